@@ -10,7 +10,7 @@ if (have[0] < NEEDED[0] || (have[0] === NEEDED[0] && have[1] < NEEDED[1])) {
 		"Lottor needs Node " +
 			NEEDED.join(".") +
 			" or newer (Node 24 is installed with `npm ci`); this is " +
-			process.version
+			process.version,
 	);
 	process.exit(1);
 }

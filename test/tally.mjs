@@ -1,0 +1,12 @@
+/**
+ * The jest reporter whose last line is `N passed, N failed`, for scripts that read it. A test file
+ * that could not be run at all counts as one failure.
+ */
+export default class Tally {
+	onRunComplete(_contexts, results) {
+		const failed = results.numFailedTests + results.numRuntimeErrorTestSuites;
+		const seconds = (Date.now() - results.startTime) / 1000;
+		console.log(`test: ${seconds.toFixed(1)} s`);
+		console.log(`${results.numPassedTests} passed, ${failed} failed`);
+	}
+}
