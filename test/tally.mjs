@@ -4,9 +4,13 @@
  */
 export default class Tally {
 	onRunComplete(_contexts, results) {
-		const failed = results.numFailedTests + results.numRuntimeErrorTestSuites;
 		const seconds = (Date.now() - results.startTime) / 1000;
-		console.log(`test: ${seconds.toFixed(1)} s`);
-		console.log(`${results.numPassedTests} passed, ${failed} failed`);
+		const failed = results.numFailedTests + results.numRuntimeErrorTestSuites;
+
+		// Only on exit: jest runs its own summary after all other reporters.
+		process.once("exit", () => {
+			console.log(`test: ${seconds.toFixed(1)} s`);
+			console.log(`${results.numPassedTests} passed, ${failed} failed`);
+		});
 	}
 }
