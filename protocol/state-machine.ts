@@ -24,8 +24,19 @@ export interface DispatchLease {
 	readonly lease: number;
 	/** Milliseconds from the send to the first ask. */
 	readonly ackTimeout: number;
-	/** Targets that can be sent to now, each with the store its messages get bound to. */
-	readonly ready: ReadonlyMap<string, { readonly storeId: string | null }>;
+	/**
+	 * Targets that can be sent to now, by {@link readyKey}, each with the store its messages get
+	 * bound to and, where it differs, the time to the first ask.
+	 */
+	readonly ready: ReadonlyMap<
+		string,
+		{ readonly storeId: string | null; readonly ackTimeout?: number }
+	>;
+}
+
+/** @returns the name under which {@link DispatchLease}'s `ready` lists the message's target */
+export function readyKey(message: { readonly target: string; readonly plain: boolean }): string {
+	return message.plain ? `action:${message.target}` : message.target;
 }
 
 export interface Decision {
@@ -35,6 +46,8 @@ export interface Decision {
 	/** Who exactly, for the timeline. */
 	readonly who: string;
 	readonly why?: string;
+	/** The participant store that the decider speaks for; another than the group's is refused (R3). */
+	readonly storeId?: string;
 	readonly dispatch?: DispatchLease;
 }
 
@@ -175,6 +188,9 @@ export interface Transition {
 }
 
 export type DueKind = "check" | "deliver" | "ask";
+
+/** Why a decision for another participant store than the group's is refused. */
+export const OTHER_STORE = "the group belongs to another participant store";
 
 const SCHEDULING: ReadonlySet<string> = new Set<SchedulingEvent["type"] | GroupEvent["type"]>([
 	"checked",
@@ -338,6 +354,9 @@ export function woken(
 /** Decides a group (R17, R18): the first sound decision wins, its repeat is a no-op. */
 export function decide(group: GroupRecord, decision: Decision, now: number): Transition {
 	const { to, by } = decision;
+	if (decision.storeId !== undefined && decision.storeId !== group.storeId) {
+		return conflict(group, OTHER_STORE);
+	}
 	if (group.state === "prepared" && by !== "operator") return decided(group, decision, now);
 	if (group.state === "inDoubt") {
 		return endsDoubt(group, by)
@@ -382,10 +401,11 @@ function decided(group: GroupRecord, decision: Decision, now: number): Transitio
 		const version = message.version + 1;
 		if (to === "rolledBack") return moved(message, "discarded", now, { nextAt: null, version });
 		const pending = moved(message, "pending", now, { nextAt: now + message.delay, version });
-		const ready = message.delay === 0 ? dispatch?.ready.get(message.target) : undefined;
+		const ready = message.delay === 0 ? dispatch?.ready.get(readyKey(message)) : undefined;
 		if (!dispatch || !ready) return pending;
 		sending = true;
-		const sent = sendOf(pending, ready.storeId, null, now, dispatch.ackTimeout);
+		const ackTimeout = ready.ackTimeout ?? dispatch.ackTimeout;
+		const sent = sendOf(pending, ready.storeId, null, now, ackTimeout);
 		entries.push({ ...entryOf(sent, "sent", "pending", dispatch.owner), why: null });
 		return { ...sent, entries: sent.entries + 1 };
 	});
@@ -464,6 +484,8 @@ export function applyChange(group: GroupRecord, change: Change, now: number): Tr
 	const messages = group.messages.with(change.index, next);
 	const entries: NewEntry[] = entry && next.entries <= TIMELINE_LIMIT ? [entry] : [];
 	let after: GroupRecord = { ...group, version: group.version + 1, messages };
+	// A report proves that the send is over, which is all that a lease covers (R21).
+	if (change.event.type === "failed") after = { ...after, leaseOwner: null, leaseUntil: 0 };
 	if (after.state === "committed" && messages.every(isSettled)) {
 		entries.push(groupEntry(after, "complete", "completed", "coordinator"));
 		after = { ...after, state: "completed", stateAt: now, leaseOwner: null, leaseUntil: 0 };

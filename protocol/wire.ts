@@ -232,6 +232,12 @@ export const PARTICIPANT_ACTIONS = {
 export interface ParticipantStatus {
 	readonly service: string;
 	readonly roles: readonly string[];
+	readonly serializer: string;
+	/** Null in a single node. */
+	readonly transporter: string | null;
+	/** Lottor's and Moleculer's versions. */
+	readonly version: string;
+	readonly moleculer: string;
 	readonly running: number;
 	readonly queued: number;
 	readonly unconfirmed: number;

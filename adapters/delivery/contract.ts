@@ -3,6 +3,8 @@ import type { Envelope, ItemError, Owner, Report } from "../../protocol/index.ts
 
 /** A living instance of a target, as the coordinator sees it. */
 export interface TargetInstance extends Owner {
+	/** Its service's full name; another than the target's where that is an alias (R4). */
+	readonly service: string;
 	/** Null for a service without the mixin. */
 	readonly storeId: string | null;
 }

@@ -1,0 +1,233 @@
+import { type CallingOptions, Errors } from "moleculer";
+import {
+	BATCH_BYTES,
+	BATCH_ITEMS,
+	type CallContext,
+	type ConsumeAnswer,
+	type Failure,
+	hasCode,
+	type ItemError,
+	messageOf,
+	type Owner,
+	PARTICIPANT_ACTIONS,
+	type Report,
+	STACK_LIMIT,
+} from "../../protocol/index.ts";
+import type { Delivery, DeliveryHost, Outgoing, SendResult, TargetInstance } from "./contract.ts";
+
+/** What the shipped TCP transporter takes as one packet. */
+const MAX_BYTES = 16 * 1_024 * 1_024;
+
+interface Queued {
+	readonly outgoing: Outgoing;
+	readonly settle: (result: SendResult) => void;
+}
+
+/**
+ * Delivers by Moleculer calls (R28): to the consume action of one living instance, chosen here,
+ * or to a plain action of the target (R25). Not durable: what no process holds is lost, and the
+ * coordinator asks and sends again.
+ */
+export function directDelivery(): Delivery {
+	let host: DeliveryHost | undefined;
+	/** Items that wait for the end of this tick, by instance and service. */
+	const queues = new Map<string, { instance: TargetInstance; items: Queued[] }>();
+	/** Items under way, by instance: the least loaded one is chosen. */
+	const load = new Map<string, number>();
+
+	function choose(instances: readonly TargetInstance[]): TargetInstance | undefined {
+		let best: TargetInstance | undefined;
+		for (const instance of instances) {
+			if (!best || loadOf(instance) < loadOf(best)) best = instance;
+		}
+		return best;
+	}
+
+	function loadOf(instance: TargetInstance): number {
+		return load.get(keyOf(instance)) ?? 0;
+	}
+
+	function enqueue(instance: TargetInstance, item: Queued): void {
+		const key = keyOf(instance);
+		load.set(key, (load.get(key) ?? 0) + 1);
+		const queue = queues.get(key);
+		if (queue) {
+			queue.items.push(item);
+			return;
+		}
+		const made = { instance, items: [item] };
+		queues.set(key, made);
+		setImmediate(() => {
+			queues.delete(key);
+			for (const batch of batches(made.items)) void call(instance, batch, key);
+		});
+	}
+
+	async function call(instance: TargetInstance, items: readonly Queued[], key: string): Promise<void> {
+		const owner = { nodeID: instance.nodeID, instanceID: instance.instanceID };
+		try {
+			const answers = await started().broker.call<ConsumeAnswer[], { items: unknown[] }>(
+				`${instance.service}.${PARTICIPANT_ACTIONS.consume}`,
+				{ items: items.map((item) => item.outgoing.envelope) },
+				{ nodeID: instance.nodeID, timeout: started().callTimeout, retries: 0 },
+			);
+			items.forEach((item, place) => item.settle(resultOf(answers[place], owner)));
+		} catch (error) {
+			const result = notReported(error, owner);
+			for (const item of items) item.settle(result);
+		} finally {
+			const left = (load.get(key) ?? 0) - items.length;
+			if (left > 0) load.set(key, left);
+			else load.delete(key);
+		}
+	}
+
+	async function callPlain({ outgoing, settle }: Queued): Promise<void> {
+		const { envelope } = outgoing;
+		const context = JSON.parse(envelope.context) as CallContext;
+		const options: CallingOptions = {
+			timeout: started().callTimeout,
+			retries: 0,
+			meta: { ...context.meta, lottor: { id: envelope.id, attempt: envelope.attempt } },
+			...(context.requestID === undefined ? {} : { requestID: context.requestID }),
+		};
+		const base = {
+			id: envelope.id,
+			receipt: envelope.receipt,
+			storeId: null,
+			attempt: envelope.attempt,
+			revision: envelope.revision,
+		};
+		let report: Report;
+		try {
+			const params = JSON.parse(envelope.content) as Record<string, unknown>;
+			await started().broker.call(`${envelope.target}.${envelope.type}`, params, options);
+			report = { ...base, result: "consumed" };
+		} catch (error) {
+			const result = notReported(error, null);
+			if (isTransport(error)) {
+				settle(result);
+				return;
+			}
+			report = { ...base, result: "failed", error: failureOf(error) };
+		}
+		settle({ result: "accepted", instance: null, report });
+	}
+
+	function started(): DeliveryHost {
+		if (!host) throw new Error("The delivery adapter was used before start()");
+		return host;
+	}
+
+	return {
+		description: "direct calls",
+		durable: false,
+		maxBytes: MAX_BYTES,
+		start(given) {
+			host = given;
+			return Promise.resolve();
+		},
+		stop: () => Promise.resolve(),
+		backlog: () => Promise.resolve(undefined),
+		async send(items, settled) {
+			await Promise.all(
+				items.map(
+					(outgoing, place) =>
+						new Promise<void>((resolve) => {
+							const settle = (result: SendResult): void => {
+								settled(place, result);
+								resolve();
+							};
+							if (outgoing.plain) {
+								void callPlain({ outgoing, settle });
+								return;
+							}
+							const { target, storeId } = outgoing.envelope;
+							const instance = choose(started().instances(target, storeId));
+							if (instance) enqueue(instance, { outgoing, settle });
+							else settle({ result: "refused", error: nobody(target) });
+						}),
+				),
+			);
+		},
+	};
+}
+
+function keyOf(instance: TargetInstance): string {
+	return `${instance.nodeID}|${instance.instanceID}|${instance.service}`;
+}
+
+function* batches(items: readonly Queued[]): Generator<Queued[]> {
+	let batch: Queued[] = [];
+	let bytes = 0;
+	for (const item of items) {
+		const size = item.outgoing.envelope.content.length + item.outgoing.envelope.context.length;
+		if (batch.length > 0 && (batch.length >= BATCH_ITEMS || bytes + size > BATCH_BYTES)) {
+			yield batch;
+			batch = [];
+			bytes = 0;
+		}
+		batch.push(item);
+		bytes += size;
+	}
+	yield batch;
+}
+
+function resultOf(answer: ConsumeAnswer | undefined, instance: Owner): SendResult {
+	switch (answer?.result) {
+		case "reported":
+			return { result: "accepted", instance, report: answer.report };
+		case "accepted":
+			return { result: "accepted", instance };
+		case "refused":
+			return { result: "refused", error: answer.error };
+		default:
+			return { result: "unknown", instance, error: itemError(new Error("no answer for the item")) };
+	}
+}
+
+/** A call that threw says nothing of the handler (R28): only what surely never left is refused. */
+function notReported(error: unknown, instance: Owner | null): SendResult {
+	const surely =
+		error instanceof Errors.ServiceNotFoundError ||
+		error instanceof Errors.ServiceNotAvailableError ||
+		hasCode(error, "LOTTOR_STOPPING");
+	return surely
+		? { result: "refused", error: itemError(error) }
+		: { result: "unknown", instance, error: itemError(error) };
+}
+
+function isTransport(error: unknown): boolean {
+	return (
+		error instanceof Errors.ServiceNotFoundError ||
+		error instanceof Errors.ServiceNotAvailableError ||
+		error instanceof Errors.RequestTimeoutError ||
+		error instanceof Errors.RequestRejectedError ||
+		error instanceof Errors.RequestSkippedError ||
+		error instanceof Errors.QueueIsFullError
+	);
+}
+
+function failureOf(error: unknown): Failure {
+	const thrown = error as { type?: unknown; code?: unknown; retryable?: unknown; stack?: unknown };
+	const invalid = error instanceof Errors.ValidationError;
+	return {
+		code: String(thrown?.type ?? thrown?.code ?? "ERROR"),
+		message: messageOf(error),
+		retryable: !invalid && thrown?.retryable !== false,
+		...(typeof thrown?.stack === "string" ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
+	};
+}
+
+function nobody(target: string): ItemError {
+	return { code: "SERVICE_NOT_AVAILABLE", message: `No living instance of ${target}`, retryable: true };
+}
+
+function itemError(error: unknown): ItemError {
+	const type = (error as { type?: unknown } | null)?.type;
+	return {
+		code: typeof type === "string" ? type : "ERROR",
+		message: messageOf(error),
+		retryable: true,
+	};
+}

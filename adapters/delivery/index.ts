@@ -1,0 +1,19 @@
+import { invalidOptions } from "../../protocol/index.ts";
+import type { Delivery } from "./contract.ts";
+import { directDelivery } from "./direct.ts";
+
+export type * from "./contract.ts";
+export { directDelivery };
+
+/**
+ * Finds a delivery adapter.
+ *
+ * @param spec `"direct"` or an instance
+ * @param field the option's full name, for the error
+ * @throws LOTTOR_INVALID_OPTIONS naming `field`
+ */
+export function resolveDelivery(spec: string | Delivery, field: string): Delivery {
+	if (spec === "direct") return directDelivery();
+	if (typeof spec === "object" && typeof spec.send === "function") return spec;
+	throw invalidOptions(field, 'must be "direct" or an instance of a delivery adapter');
+}

@@ -1,0 +1,191 @@
+import type { ServiceBroker } from "moleculer";
+import type { TargetInstance } from "../../adapters/delivery/index.ts";
+import {
+	type Clock,
+	COORDINATOR_SERVICE,
+	type Guarantee,
+	livingServices,
+	type Owner,
+	type ParticipantMetadata,
+} from "../../protocol/index.ts";
+
+/** A living service that uses the mixin. */
+export interface Participant extends Owner {
+	readonly service: string;
+	readonly local: boolean;
+	readonly storeId: string;
+	readonly guarantee: Guarantee;
+	readonly roles: readonly string[];
+	readonly types: readonly string[];
+	readonly aliases: readonly string[];
+	readonly partitioned: boolean;
+}
+
+/** Who came to life since the last look. */
+export interface Arrivals {
+	readonly targets: readonly string[];
+	readonly storeIds: readonly string[];
+}
+
+/** How long somebody who left is remembered, in milliseconds: well over any `deadAfter`. */
+const FORGET_MS = 2 * 3_600_000;
+
+/**
+ * Who lives, as this coordinator sees it in Moleculer's registry. A wrong view costs time, never
+ * correctness.
+ */
+export class RegistryView {
+	readonly #broker: ServiceBroker;
+	readonly #clock: Clock;
+	readonly #startedAt: number;
+	#participants: Participant[] = [];
+	/** Names that messages may be sent to, aliases included. */
+	#byTarget = new Map<string, Participant[]>();
+	#services = new Map<string, Owner[]>();
+	#known = new Set<string>();
+	#lastSeen = new Map<string, number>();
+	#coordinators: Owner[] = [];
+
+	constructor(broker: ServiceBroker, clock: Clock) {
+		this.#broker = broker;
+		this.#clock = clock;
+		this.#startedAt = clock.now();
+	}
+
+	/** Looks at the registry anew. */
+	refresh(): Arrivals {
+		const before = { targets: this.#byTarget, storeIds: this.#storeIds(this.#participants) };
+		const now = this.#clock.now();
+		this.#participants = [];
+		this.#byTarget = new Map();
+		this.#services = new Map();
+		this.#coordinators = [];
+		for (const service of livingServices(this.#broker)) {
+			const owner = { nodeID: service.nodeID, instanceID: service.instanceID };
+			this.#lastSeen.set(ownerKey(owner), now);
+			this.#known.add(service.fullName);
+			add(this.#services, service.fullName, owner);
+			if (service.fullName === COORDINATOR_SERVICE) this.#coordinators.push(owner);
+			const participant = participantOf(service.fullName, service.local, owner, service.metadata.lottor);
+			if (!participant) continue;
+			this.#participants.push(participant);
+			if (!participant.roles.includes("consumer")) continue;
+			for (const name of [participant.service, ...participant.aliases]) {
+				this.#known.add(name);
+				add(this.#byTarget, name, participant);
+			}
+		}
+		for (const [key, seen] of this.#lastSeen) {
+			if (now - seen > FORGET_MS) this.#lastSeen.delete(key);
+		}
+		return {
+			targets: [...this.#byTarget.keys()].filter((name) => !before.targets.has(name)),
+			storeIds: [...this.#storeIds(this.#participants)].filter((id) => !before.storeIds.has(id)),
+		};
+	}
+
+	/** Every living service with the mixin. */
+	get participants(): readonly Participant[] {
+		return this.#participants;
+	}
+
+	/** Every living coordinator, whatever its store. */
+	get coordinators(): readonly Owner[] {
+		return this.#coordinators;
+	}
+
+	/** Names of the targets that have a living instance with the mixin. */
+	get targets(): Iterable<string> {
+		return this.#byTarget.keys();
+	}
+
+	/** Living instances of a target, bound to this store where one is given. */
+	instances(target: string, storeId: string | null): TargetInstance[] {
+		const all = this.#byTarget.get(target) ?? [];
+		return storeId === null ? all : all.filter((instance) => instance.storeId === storeId);
+	}
+
+	/** Living instances of a service that can answer for a participant store. */
+	answerers(service: string, storeId: string): Participant[] {
+		return this.#participants.filter((one) => answersFor(one, service) && one.storeId === storeId);
+	}
+
+	/** Whether any instance of the service lives, with the mixin or without. */
+	serves(service: string): boolean {
+		return this.#services.has(service);
+	}
+
+	/** Whether a service of this name was ever seen here. */
+	knows(target: string): boolean {
+		return this.#known.has(target);
+	}
+
+	/**
+	 * The one store behind a target's living instances (R3); null when it declares `partitioned`
+	 * and any will do; undefined when the instances contradict each other.
+	 */
+	storeOf(target: string): string | null | undefined {
+		const all = this.#byTarget.get(target) ?? [];
+		const ids = this.#storeIds(all);
+		if (ids.size === 1) return all[0]?.storeId;
+		return all.every((one) => one.partitioned) ? null : undefined;
+	}
+
+	/** Whether this process start of this node lives. */
+	isLiving(owner: Owner): boolean {
+		return this.goneFor(owner) === null;
+	}
+
+	/**
+	 * How long the owner has been gone in the eyes of this coordinator, in milliseconds; null while
+	 * it lives. Never longer than this coordinator is up (R15).
+	 */
+	goneFor(owner: Owner): number | null {
+		const living = this.#participants.some(
+			(one) => one.nodeID === owner.nodeID && one.instanceID === owner.instanceID,
+		);
+		if (living) return null;
+		const seen = this.#lastSeen.get(ownerKey(owner)) ?? this.#startedAt;
+		return this.#clock.now() - seen;
+	}
+
+	#storeIds(participants: readonly Participant[]): Set<string> {
+		return new Set(participants.map((one) => one.storeId));
+	}
+}
+
+function answersFor(participant: Participant, service: string): boolean {
+	return participant.service === service || participant.aliases.includes(service);
+}
+
+function ownerKey(owner: Owner): string {
+	return `${owner.nodeID}|${owner.instanceID}`;
+}
+
+function add<T>(map: Map<string, T[]>, key: string, value: T): void {
+	const list = map.get(key);
+	if (list) list.push(value);
+	else map.set(key, [value]);
+}
+
+function participantOf(
+	service: string,
+	local: boolean,
+	owner: Owner,
+	metadata: unknown,
+): Participant | undefined {
+	const said = metadata as Partial<ParticipantMetadata> | undefined;
+	if (!said || typeof said !== "object" || !Array.isArray(said.roles)) return undefined;
+	if (typeof said.storeId !== "string" || said.roles.includes("coordinator" as never)) return undefined;
+	return {
+		...owner,
+		service,
+		local,
+		storeId: said.storeId,
+		guarantee: said.guarantee ?? "recorded",
+		roles: said.roles,
+		types: said.types ?? [],
+		aliases: said.aliases ?? [],
+		partitioned: said.partitioned === true,
+	};
+}
