@@ -55,8 +55,11 @@ export interface ParticipantStore<Tx extends TxBase = TxBase> {
 	fence(id: string, minRevision: number): Promise<FenceResult>;
 	/** What the inbox knows of messages. Reads only. */
 	look(ids: readonly string[]): Promise<InboxState[]>;
-	/** The coordinator has acknowledged the reports of these messages. */
-	settled(ids: readonly string[]): Promise<void>;
+	/**
+	 * The coordinator has acknowledged the report of these attempts. A row of a later attempt stays
+	 * open: its own report is not acknowledged yet.
+	 */
+	settled(reports: readonly { readonly id: string; readonly attempt: number }[]): Promise<void>;
 	/** Consumed messages whose report the coordinator has not acknowledged, older than `age` ms. */
 	unsettled(age: number, limit: number): Promise<UnsettledMessage[]>;
 	/**
@@ -88,7 +91,17 @@ export interface RunRequest<Tx extends TxBase> {
 	readonly join?: Tx;
 }
 
+/** What came of local work. */
 export type RunResult<T> =
+	| EndedRun<T>
+	/**
+	 * `work` is done inside the transaction that it joined (R11), and its value goes back to the
+	 * handler. What stands is told by `ended` once that transaction has ended; it never rejects.
+	 * Waiting for it inside the handler would be waiting for oneself.
+	 */
+	| { readonly state: "joined"; readonly value: T; readonly ended: Promise<EndedRun<T>> };
+
+export type EndedRun<T> =
 	| { readonly state: "committed"; readonly value: T }
 	/** `work` threw, or the time limit passed, and nothing of it stands. */
 	| { readonly state: "rolledBack"; readonly error: unknown }
