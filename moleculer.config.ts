@@ -1,0 +1,68 @@
+import { mkdirSync } from "node:fs";
+import type { BrokerOptions } from "moleculer";
+
+import { LoopbackTcp } from "./adapters/transporter/loopback-tcp.ts";
+import { invalidOptions, messageOf } from "./protocol/index.ts";
+import { readSettings, type Settings } from "./services/settings.ts";
+
+/**
+ * Options of the broker that `npm start` runs: everything in one node, with no transporter, or one
+ * of the three processes that find each other over TCP on this machine.
+ */
+export function brokerOptions(settings: Settings): BrokerOptions {
+	const { process: name, tcpPort, logLevel } = settings;
+	const apart = name !== "all";
+	return {
+		nodeID: apart ? name : "node",
+		...(apart && {
+			// The others look for the coordinator, and learn of each other from it.
+			transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${tcpPort}/lottor` }),
+		}),
+		heartbeatInterval: 5,
+		heartbeatTimeout: 10,
+		requestTimeout: 10_000,
+		// A repeated call may be a second transaction: whoever calls decides.
+		retryPolicy: { enabled: false },
+		registry: { strategy: "RoundRobin", preferLocal: true },
+		logger: {
+			type: "Console",
+			options: {
+				level: {
+					REGISTRY: quieter(logLevel),
+					TRANSIT: quieter(logLevel),
+					"*-API": quieter(logLevel),
+					"LOTTOR-ADMIN": quieter(logLevel),
+					"**": logLevel,
+				},
+				formatter: "{timestamp} {level} {mod}: {msg}",
+				colors: process.stdout.isTTY,
+			},
+		},
+	};
+}
+
+/** What Moleculer says at "info" of its own wiring is for whoever asked for more. */
+function quieter(level: Settings["logLevel"]): Settings["logLevel"] {
+	return level === "info" ? "warn" : level;
+}
+
+function load(): BrokerOptions {
+	const settings = readSettings();
+	try {
+		mkdirSync(settings.data, { recursive: true });
+	} catch (error) {
+		throw invalidOptions("LOTTOR_DATA", `must be a folder: ${messageOf(error)}`);
+	}
+	return brokerOptions(settings);
+}
+
+function loadOrExit(): BrokerOptions {
+	try {
+		return load();
+	} catch (error) {
+		console.error(messageOf(error));
+		process.exit(1);
+	}
+}
+
+export default loadOrExit();

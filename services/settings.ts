@@ -1,0 +1,107 @@
+import { join, resolve } from "node:path";
+
+import { type Duration, invalidOptions, toMs } from "../protocol/index.ts";
+
+/** Which of the services this process runs: all of them, or one of the three processes. */
+export const PROCESSES = ["all", "lottor", "auth", "user"] as const;
+export type ProcessName = (typeof PROCESSES)[number];
+
+const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace"] as const;
+
+/** Times of the coordinator that can be set from outside, each named as its option. */
+export interface CoordinatorTimes {
+	readonly checkAfter?: Duration;
+	readonly ackTimeout?: Duration;
+	readonly lease?: Duration;
+}
+
+/** What the shipped configuration and services read from the environment. */
+export interface Settings {
+	/** `LOTTOR_PROCESS`. @default "all" */
+	readonly process: ProcessName;
+	/** `LOTTOR_DATA`: the folder of the databases, absolute. @default "./data" */
+	readonly data: string;
+	/** `LOTTOR_TCP_PORT`: where the coordinator's process is found by the others. @default 9888 */
+	readonly tcpPort: number;
+	/** `LOTTOR_HTTP_PORT`: HTTP port of the coordinator; 0 takes a free one. @default 9666 */
+	readonly httpPort: number;
+	/** `LOTTOR_USER_PORT`: HTTP port of the sample `user`; 0 takes a free one. @default 8009 */
+	readonly userPort: number;
+	/** `LOTTOR_AUTH_PORT`: HTTP port of the sample `auth`; 0 takes a free one. @default 8007 */
+	readonly authPort: number;
+	/** `LOTTOR_STORE`: the coordinator's store. @default `sqlite:<data>/lottor.db` */
+	readonly lottorStore: string;
+	/** `USER_STORE`: database of the sample `user`. @default `sqlite:<data>/user.db` */
+	readonly userStore: string;
+	/** `AUTH_STORE`: database of the sample `auth`. @default `sqlite:<data>/auth.db` */
+	readonly authStore: string;
+	/** `LOTTOR_LOG_LEVEL`. @default "info" */
+	readonly logLevel: (typeof LOG_LEVELS)[number];
+	/** `LOTTOR_CHECK_AFTER`, `LOTTOR_ACK_TIMEOUT`, `LOTTOR_LEASE`, where they are set. */
+	readonly times: CoordinatorTimes;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * Reads the environment. Moleculer's runner has its own way to set broker options from it; these
+ * variables are apart from that, since it turns text such as `TRUE` or `007` into something else.
+ *
+ * @throws LOTTOR_INVALID_OPTIONS that names the variable
+ */
+export function readSettings(env: Environment = process.env): Settings {
+	const data = resolve(text(env, "LOTTOR_DATA") ?? "data");
+	const store = (name: string, file: string) => text(env, name) ?? `sqlite:${join(data, file)}`;
+	return {
+		process: oneOf(env, "LOTTOR_PROCESS", PROCESSES) ?? "all",
+		data,
+		tcpPort: port(env, "LOTTOR_TCP_PORT", 1) ?? 9888,
+		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
+		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
+		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
+		lottorStore: store("LOTTOR_STORE", "lottor.db"),
+		userStore: store("USER_STORE", "user.db"),
+		authStore: store("AUTH_STORE", "auth.db"),
+		logLevel: oneOf(env, "LOTTOR_LOG_LEVEL", LOG_LEVELS) ?? "info",
+		times: {
+			...duration(env, "LOTTOR_CHECK_AFTER", "checkAfter"),
+			...duration(env, "LOTTOR_ACK_TIMEOUT", "ackTimeout"),
+			...duration(env, "LOTTOR_LEASE", "lease"),
+		},
+	};
+}
+
+/** An empty variable counts as not set. */
+function text(env: Environment, name: string): string | undefined {
+	return env[name]?.trim() || undefined;
+}
+
+function oneOf<const T extends string>(
+	env: Environment,
+	name: string,
+	allowed: readonly T[],
+): T | undefined {
+	const value = text(env, name);
+	if (value === undefined) return undefined;
+	const found = allowed.find((item) => item === value);
+	if (found === undefined) {
+		throw invalidOptions(name, `must be one of ${allowed.join(", ")}, got "${value}"`);
+	}
+	return found;
+}
+
+function port(env: Environment, name: string, min: number): number | undefined {
+	const value = text(env, name);
+	if (value === undefined) return undefined;
+	const number = /^\d{1,5}$/.test(value) ? Number(value) : Number.NaN;
+	if (!(number >= min && number <= 65_535)) {
+		throw invalidOptions(name, `must be a port from ${min} to 65535, got "${value}"`);
+	}
+	return number;
+}
+
+function duration(env: Environment, name: string, option: keyof CoordinatorTimes) {
+	const value = text(env, name);
+	if (value === undefined) return {};
+	return { [option]: toMs(value, name) };
+}
