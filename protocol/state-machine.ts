@@ -51,7 +51,7 @@ export interface Decision {
 	readonly dispatch?: DispatchLease;
 }
 
-/** Events of the group itself. Both are scheduling writes. */
+/** Events of the group itself: a scheduling write, and what an operator asks for. */
 export type GroupEvent =
 	| {
 			readonly type: "checked";
@@ -73,7 +73,12 @@ export type SchedulingEvent =
 			readonly instance: Owner | null;
 			readonly ackTimeout: number;
 	  }
-	| { readonly type: "refused"; readonly delay: number; readonly why: string }
+	| {
+			readonly type: "refused";
+			readonly delay: number;
+			readonly why: string;
+			readonly parked?: boolean;
+	  }
 	| {
 			readonly type: "rescheduled";
 			readonly delay: number;
@@ -203,6 +208,10 @@ const SCHEDULING: ReadonlySet<string> = new Set<SchedulingEvent["type"] | GroupE
 	"unanswered",
 ]);
 
+const OPERATOR: ReadonlySet<string> = new Set<OperatorEvent["type"]>(["retry", "edit", "discard"]);
+
+const BARRED = "its inbox refuses every copy: it can only be discarded";
+
 /** The group as it is first stored: prepared, its messages held. */
 export function prepared(
 	group: NewGroup,
@@ -295,14 +304,17 @@ export function due(group: GroupRecord): { at: number; kind: DueKind } | undefin
 
 /** @returns whether the message's older copies must be fenced before it is sent again (R27) */
 export function needsFence(message: MessageRecord): boolean {
-	return message.sends > 0 && message.revision > message.fenced;
+	return !message.plain && message.sends > 0 && message.revision > message.fenced;
 }
 
-/** @returns milliseconds until the next try after the `attempt`-th failure, jittered by up to a fifth */
+/**
+ * @returns milliseconds until the next try after the `attempt`-th failure, jittered by up to a
+ *   tenth either way, never above `maxDelay`
+ */
 export function backoff(times: RetryTimes, attempt: number, fraction: number): number {
-	const raw = times.delay * times.factor ** Math.max(attempt - 1, 0);
-	const capped = Math.min(raw, times.maxDelay);
-	return Math.round(capped * (0.9 + 0.2 * fraction));
+	const growth = Math.min(times.factor ** Math.max(attempt - 1, 0), Number.MAX_VALUE);
+	const capped = Math.min(times.delay * growth, times.maxDelay);
+	return Math.round(Math.min(capped * (0.9 + 0.2 * fraction), times.maxDelay));
 }
 
 /** Gives the group to a coordinator: a new epoch and a lease (R20, R21). */
@@ -340,12 +352,21 @@ export function woken(
 ): GroupRecord {
 	if ("storeId" in what) {
 		const waits = group.state === "inDoubt" || group.waiting !== null;
-		if (group.storeId !== what.storeId || group.checkAt === null || !waits) return group;
+		if (group.storeId !== what.storeId || !waits) return group;
+		if (group.checkAt === null || group.checkAt <= now) return group;
 		return { ...group, version: group.version + 1, checkAt: now, waiting: null };
 	}
+	const parked = (message: MessageRecord) => message.parked && message.target === what.target;
+	if (!group.messages.some(parked)) return group;
 	const messages = group.messages.map((message) =>
-		message.parked && message.target === what.target
-			? { ...message, parked: false, waiting: null, nextAt: now }
+		parked(message)
+			? {
+					...message,
+					version: message.version + 1,
+					parked: false,
+					waiting: null,
+					nextAt: now,
+				}
 			: message,
 	);
 	return { ...group, version: group.version + 1, messages };
@@ -442,7 +463,10 @@ function contradictRollback(group: GroupRecord, decision: Decision, now: number)
 			checkAt: now,
 			messages: group.messages.map((message) =>
 				message.state === "discarded"
-					? moved(message, "held", now, { nextAt: null })
+					? moved(message, "held", now, {
+							nextAt: null,
+							version: message.version + 1,
+						})
 					: message,
 			),
 		},
@@ -462,11 +486,7 @@ function contradictCommit(group: GroupRecord, decision: Decision): Transition {
 
 /** Applies one event: the only way that a stored group or message changes after it is decided. */
 export function applyChange(group: GroupRecord, change: Change, now: number): Transition {
-	if (
-		SCHEDULING.has(change.event.type) &&
-		change.epoch !== undefined &&
-		change.epoch !== group.epoch
-	) {
+	if (SCHEDULING.has(change.event.type) && change.epoch !== group.epoch) {
 		return unchanged(group, { result: "fenced" });
 	}
 	if (!("index" in change)) return applyToGroup(group, change.event, now);
@@ -478,14 +498,18 @@ export function applyChange(group: GroupRecord, change: Change, now: number): Tr
 	const entry = step.entry;
 	const next = {
 		...step.message,
-		version: message.version + 1,
+		// A report that counts for nothing must not take the message from under an operator.
+		version: message.version + (step.outcome.result === "done" ? 1 : 0),
 		entries: message.entries + (entry ? 1 : 0),
 	};
 	const messages = group.messages.with(change.index, next);
-	const entries: NewEntry[] = entry && next.entries <= TIMELINE_LIMIT ? [entry] : [];
+	// What a person did is told however long the history is.
+	const told = next.entries <= TIMELINE_LIMIT || OPERATOR.has(change.event.type);
+	const entries: NewEntry[] = entry && told ? [entry] : [];
 	let after: GroupRecord = { ...group, version: group.version + 1, messages };
 	// A report proves that the send is over, which is all that a lease covers (R21).
-	if (change.event.type === "failed") after = { ...after, leaseOwner: null, leaseUntil: 0 };
+	const counted = change.event.type === "failed" && step.outcome.result === "done";
+	if (counted) after = { ...after, leaseOwner: null, leaseUntil: 0 };
 	if (after.state === "committed" && messages.every(isSettled)) {
 		entries.push(groupEntry(after, "complete", "completed", "coordinator"));
 		after = { ...after, state: "completed", stateAt: now, leaseOwner: null, leaseUntil: 0 };
@@ -506,6 +530,8 @@ function applyToGroup(group: GroupRecord, event: GroupEvent, now: number): Trans
 			group: {
 				...group,
 				version: group.version + 1,
+				// A check under way must not put off the one that was asked for.
+				epoch: group.epoch + 1,
 				checkAt: now,
 				leaseUntil: 0,
 				leaseOwner: null,
@@ -522,11 +548,11 @@ function applyToGroup(group: GroupRecord, event: GroupEvent, now: number): Trans
 		group.state === "prepared" &&
 		(unknowns >= event.maxChecks || (silent && age >= event.doubtAfter));
 	const waiting = event.answer === "none" ? (event.why ?? "nobody answered") : null;
-	const news = doubt || waiting !== group.waiting || event.answer === "unknown";
+	const news = waiting !== group.waiting || event.answer === "unknown";
 	return {
 		outcome: { result: "done" },
 		entries:
-			news && group.checks < TIMELINE_LIMIT
+			doubt || (news && group.checks < TIMELINE_LIMIT)
 				? [
 						{
 							...groupEntry(
@@ -608,6 +634,7 @@ function schedule(
 	if (event.type === "sent") {
 		if (message.state !== "pending" || group.state !== "committed")
 			return illegal(message, event.type);
+		if (message.fenced === FENCED_ALL) return refuse(message, BARRED);
 		if (needsFence(message)) return refuse(message, "older copies are not fenced yet");
 		if (message.storeId !== null && message.storeId !== event.storeId) {
 			return refuse(message, "the message is bound to another store");
@@ -623,10 +650,17 @@ function schedule(
 		});
 	}
 	if (message.state !== "delivering") return illegal(message, event.type);
+	if (event.type !== "refused" && message.plain !== (event.type === "unanswered")) {
+		return refuse(
+			message,
+			`${event.type} is not for a target that can${message.plain ? "not" : ""} be asked`,
+		);
+	}
 	switch (event.type) {
 		case "refused": {
 			const next = moved(message, "pending", now, {
 				nextAt: now + event.delay,
+				parked: event.parked === true,
 				sends: message.sends - 1,
 				storeId: message.sends === 1 ? null : message.storeId,
 				waiting: event.why,
@@ -705,9 +739,7 @@ function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 	if (message.state === "delivering" && current)
 		return failedAttempt(message, event, event.who, now);
 	if (message.sends === 0) return refuse(message, "it was never sent");
-	if (message.state !== "consumed" && event.attempt === message.attempts) {
-		return { outcome: { result: "already" } };
-	}
+	if (event.attempt === message.attempts) return { outcome: { result: "already" } };
 	return {
 		outcome: { result: "stale" },
 		message,
@@ -743,8 +775,7 @@ function failedAttempt(
 }
 
 function operate(message: MessageRecord, event: OperatorEvent, now: number): Step {
-	if (event.type === "discard" && message.state === "discarded")
-		return { outcome: { result: "already" } };
+	if (fulfilled(message, event, now)) return { outcome: { result: "already" } };
 	if (event.version !== undefined && event.version !== message.version) {
 		return refuse(message, `version ${event.version} is not the current ${message.version}`);
 	}
@@ -753,21 +784,23 @@ function operate(message: MessageRecord, event: OperatorEvent, now: number): Ste
 		case "retry": {
 			if (message.state !== "failed" && message.state !== "pending")
 				return illegal(message, "retry");
+			if (message.fenced === FENCED_ALL) return refuse(message, BARRED);
 			const next = moved(message, "pending", now, {
 				nextAt: now,
 				budgetFrom: message.attempts,
 				vanished: 0,
 				asks: 0,
-				revision: Math.max(message.revision, fenceOf(message)),
+				revision: Math.max(message.revision, message.fenced),
 				storeId: event.rebind ? null : message.storeId,
 			});
 			return done(next, { ...entryOf(next, "retry", message.state, event.who), why });
 		}
 		case "edit": {
 			if (message.state !== "failed") return illegal(message, "edit");
+			if (message.fenced === FENCED_ALL) return refuse(message, BARRED);
 			const next = {
 				...message,
-				revision: Math.max(message.revision + 1, fenceOf(message)),
+				revision: Math.max(message.revision + 1, message.fenced),
 				bytes: event.bytes,
 			};
 			return done(next, {
@@ -779,11 +812,13 @@ function operate(message: MessageRecord, event: OperatorEvent, now: number): Ste
 		case "discard": {
 			if (!["failed", "pending", "delivering"].includes(message.state))
 				return illegal(message, "discard");
-			const fenced = event.fenced || message.sends === 0;
+			const fenced = event.fenced || message.sends === 0 || message.fenced === FENCED_ALL;
+			// A plain target has no inbox that could refuse what is under way to it.
+			const open = !fenced && !message.plain;
 			const next = moved(message, "discarded", now, {
 				fenced: fenced ? FENCED_ALL : message.fenced,
-				nextAt: fenced ? null : now,
-				waiting: fenced ? null : "not fenced yet",
+				nextAt: open ? now : null,
+				waiting: open ? "not fenced yet" : null,
 			});
 			return done(next, {
 				...entryOf(next, "discard", message.state, event.who),
@@ -794,8 +829,13 @@ function operate(message: MessageRecord, event: OperatorEvent, now: number): Ste
 	}
 }
 
-function fenceOf(message: MessageRecord): number {
-	return message.fenced === FENCED_ALL ? 0 : message.fenced;
+/** @returns whether the operator's wish is fulfilled already */
+function fulfilled(message: MessageRecord, event: OperatorEvent, now: number): boolean {
+	if (event.type === "discard") return message.state === "discarded";
+	if (event.type === "edit" || message.state !== "pending") return false;
+	const due = message.nextAt !== null && message.nextAt <= now;
+	const fresh = message.budgetFrom === message.attempts && message.vanished === 0;
+	return due && fresh && (!event.rebind || message.storeId === null);
 }
 
 function sendOf(
@@ -820,7 +860,8 @@ function moved(
 	now: number,
 	fields: Partial<MessageRecord>,
 ): MessageRecord {
-	return { ...message, state, stateAt: now, parked: false, waiting: null, ...fields };
+	const stateAt = state === message.state ? message.stateAt : now;
+	return { ...message, state, stateAt, parked: false, waiting: null, ...fields };
 }
 
 function isSettled(message: MessageRecord): boolean {
