@@ -108,6 +108,13 @@ export type FactEvent =
 			readonly fraction: number;
 			readonly who: string;
 	  }
+	/** The copy was too old to be run, and was not (R34). */
+	| {
+			readonly type: "expired";
+			readonly attempt: number;
+			readonly revision: number;
+			readonly who: string;
+	  }
 	/** The inbox refuses copies below `minRevision`. */
 	| { readonly type: "fenced"; readonly minRevision: number };
 
@@ -508,7 +515,8 @@ export function applyChange(group: GroupRecord, change: Change, now: number): Tr
 	const entries: NewEntry[] = entry && told ? [entry] : [];
 	let after: GroupRecord = { ...group, version: group.version + 1, messages };
 	// A report proves that the send is over, which is all that a lease covers (R21).
-	const counted = change.event.type === "failed" && step.outcome.result === "done";
+	const report = change.event.type === "failed" || change.event.type === "expired";
+	const counted = report && step.outcome.result === "done";
 	if (counted) after = { ...after, leaseOwner: null, leaseUntil: 0 };
 	if (after.state === "committed" && messages.every(isSettled)) {
 		entries.push(groupEntry(after, "complete", "completed", "coordinator"));
@@ -604,6 +612,7 @@ function applyToMessage(
 			return schedule(group, message, event, now);
 		case "consumed":
 		case "failed":
+		case "expired":
 		case "fenced":
 			return settle(message, event, now);
 		default:
@@ -735,10 +744,16 @@ function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 			data: { revision: event.revision, attempt: message.attempts + 1 },
 		});
 	}
+	if (message.sends === 0) return refuse(message, "it was never sent");
 	const current = event.attempt === message.attempts + 1 && event.revision === message.revision;
+	if (event.type === "expired") {
+		if (current && message.state === "pending") return { outcome: { result: "already" } };
+		if (!current || message.state !== "delivering") return { outcome: { result: "stale" } };
+		const next = moved(message, "pending", now, { nextAt: now, asks: 0 });
+		return done(next, entryOf(next, "expired", "delivering", event.who));
+	}
 	if (message.state === "delivering" && current)
 		return failedAttempt(message, event, event.who, now);
-	if (message.sends === 0) return refuse(message, "it was never sent");
 	if (event.attempt === message.attempts) return { outcome: { result: "already" } };
 	return {
 		outcome: { result: "stale" },
