@@ -1,0 +1,5 @@
+import { readSettings } from "../settings.ts";
+import { LottorAdmin } from "./index.ts";
+
+/** The admin service as `npm start` runs it. */
+export default LottorAdmin({ port: readSettings().httpPort });
