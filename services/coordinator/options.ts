@@ -1,4 +1,7 @@
-import { resolveCoordinatorStore, type CoordinatorStore } from "../../adapters/coordinator-store/index.ts";
+import {
+	resolveCoordinatorStore,
+	type CoordinatorStore,
+} from "../../adapters/coordinator-store/index.ts";
 import { resolveDelivery, type Delivery } from "../../adapters/delivery/index.ts";
 import {
 	type Clock,
@@ -152,10 +155,14 @@ export function checkOptions(options: CoordinatorOptions): Settings {
 		unknownTargets,
 		clock,
 		random,
-		store: resolveCoordinatorStore(options.store ?? "sqlite:./data/lottor.db", "Coordinator.store", {
-			clock,
-			random,
-		}),
+		store: resolveCoordinatorStore(
+			options.store ?? "sqlite:./data/lottor.db",
+			"Coordinator.store",
+			{
+				clock,
+				random,
+			},
+		),
 		delivery: resolveDelivery(options.delivery ?? "direct", "Coordinator.delivery"),
 	};
 }
@@ -165,7 +172,8 @@ function durations(options: CoordinatorOptions): Record<keyof typeof DURATIONS, 
 	for (const name of Object.keys(DURATIONS) as (keyof typeof DURATIONS)[]) {
 		result[name] = toMs(options[name] ?? DURATIONS[name], `Coordinator.${name}`);
 	}
-	if ((result.pollInterval ?? 0) < 1) throw invalidOptions("Coordinator.pollInterval", "must be 1 ms or more");
+	if ((result.pollInterval ?? 0) < 1)
+		throw invalidOptions("Coordinator.pollInterval", "must be 1 ms or more");
 	return result as Record<keyof typeof DURATIONS, number>;
 }
 
@@ -190,7 +198,8 @@ function count(value: unknown, field: string, least: number): number {
 function retryTimes(policy: NonNullable<CoordinatorOptions["retryPolicy"]>): RetryTimes {
 	const field = "Coordinator.retryPolicy";
 	const factor = policy.factor ?? 2;
-	if (typeof factor !== "number" || !(factor >= 1)) throw invalidOptions(`${field}.factor`, "must be 1 or more");
+	if (typeof factor !== "number" || !(factor >= 1))
+		throw invalidOptions(`${field}.factor`, "must be 1 or more");
 	return {
 		retries: count(policy.retries ?? 11, `${field}.retries`, 0),
 		delay: toMs(policy.delay ?? "1s", `${field}.delay`),

@@ -21,10 +21,10 @@ export interface Participant extends Owner {
 	readonly partitioned: boolean;
 }
 
-/** Who came to life since the last look. */
+/** Who came to life since the last look: names, or names with another store. */
 export interface Arrivals {
-	readonly targets: readonly string[];
-	readonly storeIds: readonly string[];
+	readonly targets: ReadonlySet<string>;
+	readonly storeIds: ReadonlySet<string>;
 }
 
 /** How long somebody who left is remembered, in milliseconds: well over any `deadAfter`. */
@@ -45,6 +45,8 @@ export class RegistryView {
 	#known = new Set<string>();
 	#lastSeen = new Map<string, number>();
 	#coordinators: Owner[] = [];
+	/** Living names with their stores, to see who arrives. */
+	#pairs = new Set<string>();
 
 	constructor(broker: ServiceBroker, clock: Clock) {
 		this.#broker = broker;
@@ -54,7 +56,9 @@ export class RegistryView {
 
 	/** Looks at the registry anew. */
 	refresh(): Arrivals {
-		const before = { targets: this.#byTarget, storeIds: this.#storeIds(this.#participants) };
+		const before = this.#pairs;
+		const arrivals = { targets: new Set<string>(), storeIds: new Set<string>() };
+		this.#pairs = new Set();
 		const now = this.#clock.now();
 		this.#participants = [];
 		this.#byTarget = new Map();
@@ -66,22 +70,39 @@ export class RegistryView {
 			this.#known.add(service.fullName);
 			add(this.#services, service.fullName, owner);
 			if (service.fullName === COORDINATOR_SERVICE) this.#coordinators.push(owner);
-			const participant = participantOf(service.fullName, service.local, owner, service.metadata.lottor);
-			if (!participant) continue;
+			const participant = participantOf(
+				service.fullName,
+				service.local,
+				owner,
+				service.metadata.lottor,
+			);
+			if (!participant) {
+				// A plain target (R25): there is no store that it could bring along.
+				this.#pair(before, service.fullName, "", () =>
+					arrivals.targets.add(service.fullName),
+				);
+				continue;
+			}
 			this.#participants.push(participant);
-			if (!participant.roles.includes("consumer")) continue;
 			for (const name of [participant.service, ...participant.aliases]) {
 				this.#known.add(name);
-				add(this.#byTarget, name, participant);
+				if (participant.roles.includes("consumer")) add(this.#byTarget, name, participant);
+				this.#pair(before, name, participant.storeId, () => {
+					arrivals.targets.add(name);
+					arrivals.storeIds.add(participant.storeId);
+				});
 			}
 		}
 		for (const [key, seen] of this.#lastSeen) {
 			if (now - seen > FORGET_MS) this.#lastSeen.delete(key);
 		}
-		return {
-			targets: [...this.#byTarget.keys()].filter((name) => !before.targets.has(name)),
-			storeIds: [...this.#storeIds(this.#participants)].filter((id) => !before.storeIds.has(id)),
-		};
+		return arrivals;
+	}
+
+	#pair(before: ReadonlySet<string>, name: string, storeId: string, arrived: () => void): void {
+		const key = `${name}|${storeId}`;
+		this.#pairs.add(key);
+		if (!before.has(key)) arrived();
 	}
 
 	/** Every living service with the mixin. */
@@ -107,7 +128,14 @@ export class RegistryView {
 
 	/** Living instances of a service that can answer for a participant store. */
 	answerers(service: string, storeId: string): Participant[] {
-		return this.#participants.filter((one) => answersFor(one, service) && one.storeId === storeId);
+		return this.#participants.filter(
+			(one) => answersFor(one, service) && one.storeId === storeId,
+		);
+	}
+
+	/** Names of all living services, with the mixin or without. */
+	get services(): Iterable<string> {
+		return this.#services.keys();
 	}
 
 	/** Whether any instance of the service lives, with the mixin or without. */
@@ -176,7 +204,8 @@ function participantOf(
 ): Participant | undefined {
 	const said = metadata as Partial<ParticipantMetadata> | undefined;
 	if (!said || typeof said !== "object" || !Array.isArray(said.roles)) return undefined;
-	if (typeof said.storeId !== "string" || said.roles.includes("coordinator" as never)) return undefined;
+	if (typeof said.storeId !== "string" || said.roles.includes("coordinator" as never))
+		return undefined;
 	return {
 		...owner,
 		service,

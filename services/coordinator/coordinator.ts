@@ -1,0 +1,222 @@
+import type { ServiceBroker } from "moleculer";
+import { hasCode, LottorError, messageOf, newStoreId, type Timer } from "../../protocol/index.ts";
+import { Asker } from "./asker.ts";
+import { CheckBack } from "./check-back.ts";
+import { Dispatcher } from "./dispatcher.ts";
+import type { Engine } from "./engine.ts";
+import { Fences } from "./fences.ts";
+import { Flights } from "./flights.ts";
+import { Intake } from "./intake.ts";
+import { meters } from "./meters.ts";
+import { Operator } from "./operator.ts";
+import type { Settings } from "./options.ts";
+import { type Participant, RegistryView } from "./registry-view.ts";
+
+const PURGE_EVERY_MS = 60_000;
+const PURGE_LIMIT = 500;
+const REOPEN_EVERY_MS = 1_000;
+const WAKE_LIMIT = 500;
+
+/** One running coordinator: its parts, its timers. */
+export class CoordinatorCore {
+	readonly engine: Engine;
+	readonly intake: Intake;
+	readonly operator: Operator;
+	readonly #dispatcher: Dispatcher;
+	readonly #asker: Asker;
+	readonly #checkBack: CheckBack;
+	#timer: Timer | undefined;
+	/** When the timer fires, by the store's clock. */
+	#wakeAt = Number.POSITIVE_INFINITY;
+	#passing: Promise<void> | undefined;
+	#passAgain = false;
+	#purgedAt = 0;
+	#reopenAt = 0;
+	#stopped = false;
+	#failing = false;
+
+	/** Use {@link CoordinatorCore.start}. */
+	private constructor(engine: Omit<Engine, "wakeAt">) {
+		this.engine = { ...engine, wakeAt: (at) => this.#arm(at) };
+		const fences = new Fences(this.engine);
+		this.#dispatcher = new Dispatcher(this.engine, fences, (report) =>
+			this.intake.report([report]),
+		);
+		this.intake = new Intake(this.engine, this.#dispatcher);
+		this.#asker = new Asker(this.engine, this.#dispatcher, fences);
+		this.#checkBack = new CheckBack(this.engine, this.intake, this.#dispatcher);
+		this.operator = new Operator(this.engine, {
+			fences,
+			checkBack: this.#checkBack,
+			intake: this.intake,
+			dispatcher: this.#dispatcher,
+		});
+	}
+
+	/**
+	 * Opens the store, then starts to work.
+	 * @throws LOTTOR_STORE_UNUSABLE, LOTTOR_STORE_UNAVAILABLE
+	 */
+	static async start(
+		broker: ServiceBroker,
+		logger: ServiceBroker["logger"],
+		settings: Settings,
+	): Promise<CoordinatorCore> {
+		const { store, delivery, clock, callTimeout } = settings;
+		const { storeId, key } = await store.open();
+		const view = new RegistryView(broker, clock);
+		view.refresh();
+		await delivery.start({
+			broker,
+			logger,
+			callTimeout,
+			instances: (target, boundTo) => view.instances(target, boundTo),
+		});
+		const core = new CoordinatorCore({
+			settings,
+			broker,
+			logger,
+			store,
+			storeId,
+			key,
+			owner: `${broker.nodeID}|${broker.instanceID}|${newStoreId(settings.random).slice(0, 8)}`,
+			view,
+			flights: new Flights(clock, settings.maxInFlight, settings.ackTimeout),
+			meters: meters(broker),
+		});
+		core.#dispatcher.refresh();
+		core.#arm(store.now());
+		return core;
+	}
+
+	/** Every living producer and consumer. */
+	get participants(): readonly Participant[] {
+		return this.engine.view.participants;
+	}
+
+	/** The registry changed: somebody may be waited for. */
+	registryChanged(): void {
+		if (this.#stopped) return;
+		const arrivals = this.engine.view.refresh();
+		this.#dispatcher.refresh();
+		if (arrivals.targets.size + arrivals.storeIds.size === 0) return;
+		for (const target of arrivals.targets) this.engine.flights.starve(target);
+		this.#wakeSources(arrivals.storeIds).catch((error: unknown) => this.#failed(error));
+		this.#arm(this.engine.store.now());
+	}
+
+	async #wakeSources(storeIds: ReadonlySet<string>): Promise<void> {
+		for (const storeId of storeIds) {
+			let woken: number;
+			do {
+				woken = await this.engine.store.wake({ storeId }, WAKE_LIMIT);
+				if (woken > 0) this.#arm(this.engine.store.now());
+			} while (woken === WAKE_LIMIT && !this.#stopped);
+		}
+	}
+
+	/** Sets the timer, unless it fires before that anyway. */
+	#arm(at: number): void {
+		if (this.#stopped) return;
+		const now = this.engine.store.now();
+		const wanted = Math.min(at, now + this.engine.settings.pollInterval);
+		if (this.#timer && this.#wakeAt <= wanted) return;
+		this.#timer?.cancel();
+		this.#wakeAt = wanted;
+		this.#timer = this.engine.settings.clock.after(Math.max(wanted - now, 0), () => {
+			this.#timer = undefined;
+			this.#wakeAt = Number.POSITIVE_INFINITY;
+			void this.runDue();
+		});
+	}
+
+	/**
+	 * Does all that is due by now; what comes up meanwhile is done too.
+	 * Never rejects: what failed stays in the store and comes up again.
+	 */
+	runDue(): Promise<void> {
+		this.#passAgain = true;
+		this.#passing ??= this.#passes().finally(() => {
+			this.#passing = undefined;
+		});
+		return this.#passing;
+	}
+
+	async #passes(): Promise<void> {
+		while (this.#passAgain && !this.#stopped) {
+			this.#passAgain = false;
+			this.engine.view.refresh();
+			this.#dispatcher.refresh();
+			try {
+				await this.#checkBack.pass();
+				await this.#dispatcher.wakeHungry();
+				await this.#asker.pass();
+				await this.#dispatcher.pass();
+				await this.#purge();
+				if (this.#failing) this.engine.logger.info("The coordinator store works again");
+				this.#failing = false;
+			} catch (error) {
+				await this.#failed(error);
+			}
+		}
+		this.#arm(Number.POSITIVE_INFINITY);
+	}
+
+	async #failed(error: unknown): Promise<void> {
+		const { logger, store, settings } = this.engine;
+		if (this.#stopped) return;
+		if (!hasCode(error, "LOTTOR_STORE_UNAVAILABLE")) {
+			logger.error("A pass over due work failed; it is tried again", error);
+			return;
+		}
+		if (!this.#failing) logger.error(`${messageOf(error)}. Lottor tries again until it works`);
+		this.#failing = true;
+		const now = settings.clock.now();
+		if (now < this.#reopenAt) return;
+		this.#reopenAt = now + REOPEN_EVERY_MS;
+		// Opening an open store only says what it is; a closed one comes back when its fault is gone.
+		await store
+			.open()
+			.catch((reason: unknown) => logger.debug(`Not open yet: ${messageOf(reason)}`));
+	}
+
+	async #purge(): Promise<void> {
+		const { store, settings, logger } = this.engine;
+		const now = settings.clock.now();
+		if (now - this.#purgedAt < PURGE_EVERY_MS) return;
+		this.#purgedAt = now;
+		for (const [state, age] of [
+			["completed", settings.keepCompleted],
+			["rolledBack", settings.keepRolledBack],
+		] as const) {
+			let purged: number;
+			let total = 0;
+			do {
+				purged = await store.purge({ state, age, limit: PURGE_LIMIT });
+				total += purged;
+			} while (purged === PURGE_LIMIT && !this.#stopped);
+			if (total > 0)
+				logger.info(`${total} ${state} groups were past their retention and are gone`);
+		}
+	}
+
+	/** Whether the store works. */
+	get ready(): boolean {
+		return !this.#stopped && !this.#failing;
+	}
+
+	/** @throws LOTTOR_STOPPING when this coordinator takes no more work */
+	assertRunning(): void {
+		if (this.#stopped) throw new LottorError("LOTTOR_STOPPING", "This coordinator is stopping");
+	}
+
+	/** Ends the work under way, stores it, closes. */
+	async stop(): Promise<void> {
+		this.#stopped = true;
+		this.#timer?.cancel();
+		this.#dispatcher.stop();
+		await this.#passing;
+		await this.engine.settings.delivery.stop();
+		await this.engine.store.close();
+	}
+}

@@ -1,0 +1,367 @@
+import type { Outgoing, SendResult } from "../../adapters/delivery/index.ts";
+import type { Claimed } from "../../adapters/coordinator-store/index.ts";
+import {
+	type Change,
+	type DispatchLease,
+	type Envelope,
+	type GroupRecord,
+	makeReceipt,
+	type MessageRecord,
+	needsFence,
+	type PayloadRecord,
+	readyKey,
+	type Report,
+	WIRE_VERSION,
+} from "../../protocol/index.ts";
+import { apply, type Engine } from "./engine.ts";
+import type { Fences } from "./fences.ts";
+
+/** How long a message waits for a target at the most, before its case is looked at again. */
+const PARK_MS = 5 * 60_000;
+
+/** How long a message waits after its consumer, or its broker, refused to take it. */
+const REFUSED_MS = 1_000;
+
+/** Sends what is due: at once after a commit, and whatever the store says is due. */
+export class Dispatcher {
+	readonly #engine: Engine;
+	readonly #fences: Fences;
+	readonly #report: (report: Report) => Promise<unknown>;
+	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
+	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
+	#stopped = false;
+
+	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<unknown>) {
+		this.#engine = engine;
+		this.#fences = fences;
+		this.#report = report;
+	}
+
+	/** Work sent by this coordinator from now on is taken up by others. */
+	stop(): void {
+		this.#stopped = true;
+		this.#ready.clear();
+	}
+
+	/** What `decide` needs to start delivery with the commit itself. */
+	lease(): DispatchLease {
+		const { owner, settings } = this.#engine;
+		return {
+			owner,
+			lease: settings.lease,
+			ackTimeout: settings.ackTimeout,
+			ready: this.#ready,
+		};
+	}
+
+	/** Works out anew what can be sent to; call when the registry changed. */
+	refresh(): void {
+		this.#ready.clear();
+		if (this.#stopped) return;
+		const { view, settings } = this.#engine;
+		for (const target of view.targets) this.#refreshTarget(target);
+		for (const service of view.services) {
+			this.#ready.set(readyKey({ target: service, plain: true }), {
+				storeId: null,
+				ackTimeout: settings.plainTimeout,
+			});
+		}
+	}
+
+	#refreshTarget(target: string): void {
+		const bind = this.#bindingFor(target);
+		if (bind === undefined || this.#engine.flights.room(target) === 0)
+			this.#ready.delete(target);
+		else this.#ready.set(target, { storeId: bind });
+	}
+
+	/** The store that a new message to this target gets bound to; undefined: it can't be sent now. */
+	#bindingFor(target: string): string | undefined {
+		const { view } = this.#engine;
+		const instances = view.instances(target, null);
+		if (instances.length === 0 || view.storeOf(target) === undefined) return undefined;
+		const place = Math.floor(this.#engine.settings.random.fraction() * instances.length);
+		return instances[place]?.storeId ?? undefined;
+	}
+
+	/** Sends what went to `delivering` with the commit, and plans the rest of the group. */
+	committed(claimed: Claimed): void {
+		const { group } = claimed;
+		const over: Change[] = [];
+		const sending: MessageRecord[] = [];
+		for (const message of group.messages) {
+			if (message.state !== "delivering") continue;
+			if (!message.plain && this.#engine.flights.room(message.target) === 0) {
+				over.push(this.#change(group, message, this.#noRoom(message.target)));
+				continue;
+			}
+			this.#engine.flights.take(message.id, message.target);
+			sending.push(message);
+		}
+		this.#send(claimed, sending);
+		this.#quietly(apply(this.#engine, over));
+		const now = this.#engine.store.now();
+		if (group.messages.some((message) => message.state === "pending" && isDue(message, now))) {
+			this.#quietly(this.plan([claimed]));
+		}
+		for (const message of group.messages) {
+			if (message.state === "pending" && message.nextAt !== null)
+				this.#engine.wakeAt(message.nextAt);
+		}
+	}
+
+	#noRoom(target: string) {
+		this.#engine.flights.starve(target);
+		this.#ready.delete(target);
+		return {
+			type: "refused",
+			delay: PARK_MS,
+			parked: true,
+			why: "maxInFlight reached",
+		} as const;
+	}
+
+	/** Looks through the store for messages that are due to be sent. */
+	async pass(): Promise<void> {
+		const { store, owner, settings } = this.#engine;
+		for (;;) {
+			if (this.#stopped) return;
+			const claimed = await store.claim({
+				kind: "deliver",
+				owner,
+				lease: settings.lease,
+				limit: settings.claimLimit,
+			});
+			await this.plan(claimed);
+			if (claimed.length < settings.claimLimit) return;
+		}
+	}
+
+	/** Sends the due pending messages of groups that are leased to this coordinator, or lets them wait. */
+	async plan(claimed: readonly Claimed[]): Promise<void> {
+		const now = this.#engine.store.now();
+		const changes: Change[] = [];
+		const sending: { claimed: Claimed; index: number }[] = [];
+		for (const one of claimed) {
+			for (const message of one.group.messages) {
+				if (message.state !== "pending" || !isDue(message, now)) continue;
+				const change = await this.#step(one.group, message);
+				if (!change) continue;
+				changes.push(change);
+				if (change.event.type === "sent")
+					sending.push({ claimed: one, index: message.index });
+			}
+		}
+		const results = await apply(this.#engine, changes);
+		const sent = new Map<Claimed, MessageRecord[]>();
+		let place = 0;
+		changes.forEach((change, index) => {
+			if (change.event.type !== "sent") return;
+			const entry = sending[place++];
+			const result = results[index];
+			if (!entry) return;
+			const id = entry.claimed.group.messages[entry.index]?.id ?? "";
+			const message =
+				result?.result === "done" ? result.group.messages[entry.index] : undefined;
+			if (!message) this.landed(id);
+			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
+		});
+		for (const [one, messages] of sent) this.#send(one, messages);
+	}
+
+	async #step(group: GroupRecord, message: MessageRecord): Promise<Change | undefined> {
+		const { view, flights, settings } = this.#engine;
+		const { target } = message;
+		const wait = (why: string) =>
+			this.#change(group, message, {
+				type: "rescheduled",
+				delay: PARK_MS,
+				parked: true,
+				why,
+			});
+		if (message.plain) {
+			if (!view.serves(target)) return wait(`no living instance of ${target}`);
+			const event = {
+				type: "sent",
+				storeId: null,
+				instance: null,
+				ackTimeout: settings.plainTimeout,
+			} as const;
+			flights.take(message.id, target);
+			return this.#change(group, message, event);
+		}
+		if (view.storeOf(target) === undefined && view.instances(target, null).length > 0) {
+			return wait("LOTTOR_PARTITIONED_TARGET: its living instances have different stores");
+		}
+		const storeId = message.storeId ?? this.#bindingFor(target);
+		if (storeId === undefined || view.instances(target, storeId).length === 0) {
+			return wait(
+				message.storeId === null
+					? `no living instance of ${target}`
+					: `no living instance of ${target} with the store that the message is bound to`,
+			);
+		}
+		if (needsFence(message)) {
+			const fenced = await this.#fences.below(group, message, message.revision);
+			if (fenced === "busy") {
+				return this.#change(group, message, {
+					type: "rescheduled",
+					delay: REFUSED_MS,
+					parked: false,
+					why: "an older copy is running",
+				});
+			}
+			if (fenced !== "fenced") return undefined;
+		}
+		if (flights.room(target) === 0) {
+			flights.starve(target);
+			this.#ready.delete(target);
+			return wait("maxInFlight reached");
+		}
+		flights.take(message.id, target);
+		const { ackTimeout } = settings;
+		return this.#change(group, message, { type: "sent", storeId, instance: null, ackTimeout });
+	}
+
+	/** A message is no longer under way: what waited for its room may go. */
+	landed(id: string): void {
+		const { flights } = this.#engine;
+		const target = flights.land(id);
+		if (target === undefined) return;
+		if (!this.#stopped && !this.#ready.has(target)) this.#refreshTarget(target);
+		if (flights.hungry().length > 0) this.#engine.wakeAt(this.#engine.store.now());
+	}
+
+	/** Makes due what waited for targets that have room again, only as much as fits. */
+	async wakeHungry(): Promise<void> {
+		const { flights, store, view } = this.#engine;
+		for (const { target, room } of flights.hungry()) {
+			if (!view.serves(target) && view.instances(target, null).length === 0) {
+				flights.feed(target);
+				continue;
+			}
+			const woken = await store.wake({ target }, room);
+			if (woken < room) flights.feed(target);
+			if (woken > 0) this.#engine.wakeAt(store.now());
+		}
+	}
+
+	#send(claimed: Claimed, messages: readonly MessageRecord[]): void {
+		const { group } = claimed;
+		const items: { outgoing: Outgoing; message: MessageRecord }[] = [];
+		for (const message of messages) {
+			const payload = currentPayload(claimed.payloads, message);
+			if (!payload) {
+				this.#engine.logger.error(`Message ${message.id} has no stored payload`);
+				continue;
+			}
+			const envelope = this.#envelope(group, message, payload, claimed.context);
+			items.push({ message, outgoing: { envelope, plain: message.plain } });
+		}
+		if (items.length === 0) return;
+		this.#engine.meters.count("sent", items.length);
+		const sent = this.#engine.settings.delivery.send(
+			items.map((item) => item.outgoing),
+			(place, result) => {
+				const item = items[place];
+				if (item) this.#quietly(this.#settled(group, item.message, result));
+			},
+		);
+		this.#quietly(sent);
+	}
+
+	async #settled(group: GroupRecord, message: MessageRecord, result: SendResult): Promise<void> {
+		const { flights, logger, view } = this.#engine;
+		switch (result.result) {
+			case "accepted":
+				logger.info(`Message ${message.id} delivered to ${message.target}`);
+				flights.note(message.id, result.instance);
+				if (result.report) await this.#report(result.report);
+				return;
+			case "refused": {
+				logger.debug(`Message ${message.id} was refused: ${result.error.message}`);
+				this.landed(message.id);
+				const why = `${result.error.code}: ${result.error.message}`;
+				await apply(this.#engine, [
+					this.#change(group, message, { type: "refused", delay: REFUSED_MS, why }),
+				]);
+				return;
+			}
+			case "unknown": {
+				flights.note(message.id, result.instance);
+				if (result.instance === null || view.isLiving(result.instance)) return;
+				// Its instance is gone: the others can be asked at once.
+				const why = `the instance on ${result.instance.nodeID} is gone`;
+				await apply(this.#engine, [
+					this.#change(group, message, {
+						type: "rescheduled",
+						delay: 0,
+						parked: false,
+						why,
+					}),
+				]);
+			}
+		}
+	}
+
+	#change(
+		group: GroupRecord,
+		message: MessageRecord,
+		event: Extract<Change, { index: number }>["event"],
+	): Change {
+		return { id: group.id, index: message.index, epoch: group.epoch, event };
+	}
+
+	#envelope(
+		group: GroupRecord,
+		message: MessageRecord,
+		payload: PayloadRecord,
+		context: string,
+	): Envelope {
+		return {
+			v: WIRE_VERSION,
+			id: message.id,
+			group: group.id,
+			source: group.source,
+			target: message.target,
+			type: message.type,
+			attempt: message.attempts + 1,
+			revision: message.revision,
+			receipt: makeReceipt(this.#engine.key, message.id),
+			coordinator: this.#engine.storeId,
+			storeId: message.storeId,
+			createdAt: group.createdAt,
+			sentAt: this.#engine.store.now(),
+			orderingKey: message.orderingKey,
+			context,
+			content: payload.content,
+		};
+	}
+
+	/** What fails here is in the store already and comes up again when it is due. */
+	#quietly(work: Promise<unknown>): void {
+		work.catch((error: unknown) => {
+			this.#engine.logger.warn(
+				"A delivery step failed; it will be taken up when it is due again",
+				error,
+			);
+		});
+	}
+}
+
+function isDue(message: MessageRecord, now: number): boolean {
+	return message.nextAt !== null && message.nextAt <= now;
+}
+
+/** @returns the payload of the message's revision: the latest one at or below it */
+function currentPayload(
+	payloads: readonly PayloadRecord[],
+	message: MessageRecord,
+): PayloadRecord | undefined {
+	let found: PayloadRecord | undefined;
+	for (const payload of payloads) {
+		if (payload.message !== message.id || payload.revision > message.revision) continue;
+		if (!found || payload.revision > found.revision) found = payload;
+	}
+	return found;
+}

@@ -1,0 +1,90 @@
+import type { ServiceBroker } from "moleculer";
+import type { ApplyResult, CoordinatorStore } from "../../adapters/coordinator-store/index.ts";
+import {
+	type Change,
+	due,
+	messageOf,
+	type Owner,
+	PARTICIPANT_ACTIONS,
+} from "../../protocol/index.ts";
+import type { Flights } from "./flights.ts";
+import type { Meters } from "./meters.ts";
+import type { Settings } from "./options.ts";
+import type { RegistryView } from "./registry-view.ts";
+
+/** What every part of the coordinator works with. */
+export interface Engine {
+	readonly settings: Settings;
+	readonly broker: ServiceBroker;
+	readonly logger: ServiceBroker["logger"];
+	readonly store: CoordinatorStore;
+	readonly storeId: string;
+	/** Key of the receipts (R5). */
+	readonly key: Uint8Array;
+	/** This coordinator as the owner of leases (R2). */
+	readonly owner: string;
+	readonly view: RegistryView;
+	readonly flights: Flights;
+	readonly meters: Meters;
+	/** Asks for a pass over due work at that time of the store's clock. */
+	wakeAt(at: number): void;
+}
+
+/** Applies changes and sees to it that what they make due is taken up in time. */
+export async function apply(engine: Engine, changes: readonly Change[]): Promise<ApplyResult[]> {
+	if (changes.length === 0) return [];
+	const results = await engine.store.apply(changes);
+	for (const result of results) {
+		if (result.result !== "done") continue;
+		const next = due(result.group);
+		if (next) engine.wakeAt(next.at);
+	}
+	return results;
+}
+
+/** An instance that one of Lottor's own actions is called on. */
+interface Callee extends Owner {
+	readonly service: string;
+}
+
+/**
+ * Calls one of the mixin's actions on one instance (R28).
+ * @returns its answers, or undefined when it did not answer: then nothing is known
+ */
+export async function callParticipant<Item, Answer>(
+	engine: Engine,
+	callee: Callee,
+	action: keyof typeof PARTICIPANT_ACTIONS,
+	items: readonly Item[],
+): Promise<(Answer | undefined)[] | undefined> {
+	try {
+		const answers = await engine.broker.call<unknown, { items: readonly Item[] }>(
+			`${callee.service}.${PARTICIPANT_ACTIONS[action]}`,
+			{ items },
+			{ nodeID: callee.nodeID, timeout: engine.settings.askTimeout, retries: 0 },
+		);
+		return Array.isArray(answers) ? (answers as Answer[]) : undefined;
+	} catch (error) {
+		engine.logger.debug(
+			`${callee.service} on ${callee.nodeID} did not answer ${action}: ${messageOf(error)}`,
+		);
+		return undefined;
+	}
+}
+
+/** @returns the values by key, in the order of their first appearance */
+export function groupBy<T>(values: Iterable<T>, key: (value: T) => string): Map<string, T[]> {
+	const groups = new Map<string, T[]>();
+	for (const value of values) {
+		const name = key(value);
+		const list = groups.get(name);
+		if (list) list.push(value);
+		else groups.set(name, [value]);
+	}
+	return groups;
+}
+
+/** @returns a delay that doubles with each of `times`, up to `cap`; milliseconds */
+export function doubling(first: number, times: number, cap: number): number {
+	return Math.min(first * 2 ** Math.min(times, 30), cap);
+}

@@ -1,0 +1,103 @@
+import type { Clock, Owner } from "../../protocol/index.ts";
+
+interface Flight {
+	readonly target: string;
+	readonly at: number;
+	instance: Owner | null;
+}
+
+/**
+ * Messages that this coordinator has under way, to hold each target to its limit (R21). Only a
+ * memory aid: it may forget, the store does not.
+ */
+export class Flights {
+	readonly #clock: Clock;
+	readonly #limit: number;
+	readonly #forgetAfter: number;
+	readonly #byId = new Map<string, Flight>();
+	readonly #byTarget = new Map<string, Set<string>>();
+	/** Targets whose messages had to wait for room. */
+	readonly #starved = new Set<string>();
+
+	/** @param forgetAfter milliseconds after which a flight no longer takes room: it will be asked about */
+	constructor(clock: Clock, limit: number, forgetAfter: number) {
+		this.#clock = clock;
+		this.#limit = limit;
+		this.#forgetAfter = forgetAfter;
+	}
+
+	/** Messages under way to the target. */
+	count(target: string): number {
+		return this.#byTarget.get(target)?.size ?? 0;
+	}
+
+	/** All messages under way. */
+	get size(): number {
+		return this.#byId.size;
+	}
+
+	/** How many more the target may take now. */
+	room(target: string): number {
+		if (this.count(target) >= this.#limit) this.#forgetOld(target);
+		return Math.max(this.#limit - this.count(target), 0);
+	}
+
+	take(id: string, target: string): void {
+		this.#byId.set(id, { target, at: this.#clock.now(), instance: null });
+		const ids = this.#byTarget.get(target);
+		if (ids) ids.add(id);
+		else this.#byTarget.set(target, new Set([id]));
+	}
+
+	/** Notes to whom a message went. */
+	note(id: string, instance: Owner | null): void {
+		const flight = this.#byId.get(id);
+		if (flight) flight.instance = instance;
+	}
+
+	/** To whom a message went, where this coordinator knows. */
+	instanceOf(id: string): Owner | null {
+		return this.#byId.get(id)?.instance ?? null;
+	}
+
+	/** @returns the target that the message was under way to, if it was */
+	land(id: string): string | undefined {
+		const flight = this.#byId.get(id);
+		if (!flight) return undefined;
+		this.#byId.delete(id);
+		const ids = this.#byTarget.get(flight.target);
+		ids?.delete(id);
+		if (ids?.size === 0) this.#byTarget.delete(flight.target);
+		return flight.target;
+	}
+
+	/** Messages of this target wait for room. */
+	starve(target: string): void {
+		this.#starved.add(target);
+	}
+
+	/** Targets whose waiting messages can be woken, with how many. */
+	hungry(): { target: string; room: number }[] {
+		const found: { target: string; room: number }[] = [];
+		for (const target of this.#starved) {
+			const room = this.room(target);
+			if (room * 2 >= this.#limit) found.push({ target, room });
+		}
+		return found;
+	}
+
+	/** Nothing waits for this target any more. */
+	feed(target: string): void {
+		this.#starved.delete(target);
+	}
+
+	#forgetOld(target: string): void {
+		const before = this.#clock.now() - this.#forgetAfter;
+		for (const id of this.#byTarget.get(target) ?? []) {
+			const flight = this.#byId.get(id);
+			// Insertion order is by time: the first young one ends the search.
+			if (flight && flight.at > before) break;
+			this.land(id);
+		}
+	}
+}

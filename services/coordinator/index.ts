@@ -1,0 +1,223 @@
+import { hostname } from "node:os";
+import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
+import type {
+	GroupFilter,
+	MessageFilter,
+	PageRequest,
+} from "../../adapters/coordinator-store/index.ts";
+import {
+	BATCH_ITEMS,
+	COORDINATOR_SERVICE,
+	type CoordinatorMetadata,
+	isGroupId,
+	type ItemAnswer,
+	LottorError,
+	type PrepareAnswer,
+	WIRE_VERSION,
+} from "../../protocol/index.ts";
+import { clients } from "./clients.ts";
+import { CoordinatorCore } from "./coordinator.ts";
+import { invalid } from "./intake.ts";
+import { checkOptions, type CoordinatorOptions } from "./options.ts";
+import { checkGroupQuery, checkMessageQuery, groupView, type GroupView } from "./queries.ts";
+
+export type { CoordinatorOptions } from "./options.ts";
+export type { GroupView } from "./queries.ts";
+export type { Client } from "./clients.ts";
+export type { OperatorItem } from "./operator.ts";
+
+/** Most items that one call may bring; the mixin sends a tenth of it. */
+const MOST_ITEMS = BATCH_ITEMS * 10;
+
+interface Batch {
+	items: unknown[];
+}
+
+const BATCH = { items: { type: "array", min: 1, max: MOST_ITEMS } } as const;
+
+interface Running {
+	core?: CoordinatorCore;
+}
+
+/** Cores by service, apart from the schema: Moleculer clones and publishes what a schema holds. */
+const running = new WeakMap<Service, Running>();
+
+/**
+ * Makes the coordinator service, `lottor`.
+ *
+ * Calls of producers and consumers: `lottor.prepare`, `commit`, `rollback`, `report`, each with
+ * `{ items }` and an answer per item. Queries: `lottor.groups.list`, `groups.get`,
+ * `groups.timeline`, `messages.list`, `stats`, `clients`, `coordinators`, `health`. Operator's actions:
+ * `lottor.messages.retry`, `messages.edit`, `messages.discard`, `groups.commit`,
+ * `groups.rollback`, `groups.recheck`.
+ *
+ * @param options see {@link CoordinatorOptions}
+ * @throws LOTTOR_INVALID_OPTIONS naming the field; at start LOTTOR_STORE_UNUSABLE and
+ *   LOTTOR_STORE_UNAVAILABLE
+ */
+export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
+	const settings = checkOptions(options);
+
+	function coreOf(service: Service): CoordinatorCore {
+		const core = running.get(service)?.core;
+		if (!core) throw new LottorError("LOTTOR_STOPPING", "This coordinator is not running");
+		core.assertRunning();
+		return core;
+	}
+
+	function batch(
+		run: (core: CoordinatorCore, items: unknown[]) => Promise<ItemAnswer[] | PrepareAnswer[]>,
+	) {
+		return {
+			visibility: "public" as const,
+			params: BATCH,
+			handler(this: Service, ctx: Context<Batch>) {
+				return run(coreOf(this), ctx.params.items);
+			},
+		};
+	}
+
+	return {
+		name: COORDINATOR_SERVICE,
+		actions: {
+			prepare: batch((core, items) => core.intake.prepare(items)),
+			commit: batch((core, items) => core.intake.decide("committed", items)),
+			rollback: batch((core, items) => core.intake.decide("rolledBack", items)),
+			report: batch((core, items) => core.intake.report(items)),
+
+			"messages.retry": batch((core, items) => core.operator.messages("retry", items)),
+			"messages.edit": batch((core, items) => core.operator.messages("edit", items)),
+			"messages.discard": batch((core, items) => core.operator.messages("discard", items)),
+			"groups.commit": batch((core, items) => core.operator.decide("committed", items)),
+			"groups.rollback": batch((core, items) => core.operator.decide("rolledBack", items)),
+			"groups.recheck": batch((core, items) => core.operator.recheck(items)),
+
+			"groups.list": {
+				visibility: "public",
+				handler(this: Service, ctx: Context<GroupFilter & Partial<PageRequest>>) {
+					const { filter, page } = checkGroupQuery(ctx.params);
+					return coreOf(this).engine.store.list(filter, page);
+				},
+			},
+			"groups.get": {
+				visibility: "public",
+				async handler(this: Service, ctx: Context<{ id: string }>): Promise<GroupView> {
+					const view = await groupView(coreOf(this).engine.store, idOf(ctx.params.id));
+					if (!view) throw unknownGroup(ctx.params.id);
+					return view;
+				},
+			},
+			"groups.timeline": {
+				visibility: "public",
+				async handler(this: Service, ctx: Context<{ id: string }>) {
+					const { store } = coreOf(this).engine;
+					const [group] = await store.get([idOf(ctx.params.id)]);
+					if (!group) throw unknownGroup(ctx.params.id);
+					return store.timeline(group.id);
+				},
+			},
+			"messages.list": {
+				visibility: "public",
+				handler(this: Service, ctx: Context<MessageFilter & Partial<PageRequest>>) {
+					const { filter, page } = checkMessageQuery(ctx.params);
+					return coreOf(this).engine.store.listMessages(filter, page);
+				},
+			},
+			stats: {
+				visibility: "public",
+				async handler(this: Service) {
+					const { engine } = coreOf(this);
+					const stored = await engine.store.stats();
+					const backlog = stored.backlog.map((one) => ({
+						...one,
+						living:
+							engine.view.serves(one.target) ||
+							engine.view.instances(one.target, null).length > 0,
+					}));
+					return {
+						...stored,
+						backlog,
+						sinceStart: engine.meters.totals(),
+						inFlight: engine.flights.size,
+					};
+				},
+			},
+			clients: {
+				visibility: "public",
+				handler(this: Service) {
+					return clients(coreOf(this).engine);
+				},
+			},
+			health: {
+				visibility: "public",
+				handler(this: Service) {
+					const { engine, ready } = coreOf(this);
+					return {
+						ready,
+						storeId: engine.storeId,
+						store: engine.store.description,
+						delivery: engine.settings.delivery.description,
+						nodeID: engine.broker.nodeID,
+						host: hostname(),
+						inFlight: engine.flights.size,
+					};
+				},
+			},
+		},
+
+		events: {
+			"$node.connected": registryChanged,
+			"$node.updated": registryChanged,
+			"$node.disconnected": registryChanged,
+			"$services.changed": registryChanged,
+		},
+
+		created(this: Service) {
+			running.set(this, {});
+		},
+
+		async started(this: Service) {
+			const core = await CoordinatorCore.start(this.broker, this.logger, settings);
+			running.set(this, { core });
+			const said: CoordinatorMetadata = {
+				wire: WIRE_VERSION,
+				roles: ["coordinator"],
+				storeId: core.engine.storeId,
+				instanceID: this.broker.instanceID,
+				ready: true,
+			};
+			this.metadata.lottor = said;
+			this.logger.info(
+				`Coordinator ready on ${settings.store.description}, delivery by ${settings.delivery.description}`,
+			);
+		},
+
+		async stopped(this: Service) {
+			await running.get(this)?.core?.stop();
+			running.delete(this);
+		},
+	};
+
+	function registryChanged(this: Service): void {
+		running.get(this)?.core?.registryChanged();
+	}
+}
+
+/**
+ * Does all that is due now, as the coordinator's timers would; for tests with a clock of their own.
+ *
+ * @param broker the broker that runs the coordinator
+ */
+export async function runDue(broker: ServiceBroker): Promise<void> {
+	const service = broker.getLocalService(COORDINATOR_SERVICE);
+	await running.get(service)?.core?.runDue();
+}
+
+function idOf(id: unknown): string {
+	if (!isGroupId(id)) throw invalid("id", "must be a group id");
+	return id;
+}
+
+function unknownGroup(id: string): LottorError {
+	return new LottorError("LOTTOR_GROUP_UNKNOWN", `No group ${id}`, { group: id });
+}

@@ -1,0 +1,474 @@
+import type {
+	ApplyResult,
+	DecideResult,
+	InsertResult,
+} from "../../adapters/coordinator-store/index.ts";
+import {
+	type Change,
+	checkReceipt,
+	contentHash,
+	type DecideItem,
+	type Decision,
+	type ErrorCode,
+	ERRORS,
+	type Failure,
+	GUARANTEES,
+	isGroupId,
+	type ItemAnswer,
+	type ItemError,
+	LottorError,
+	messageOf,
+	type NewGroup,
+	type NewMessage,
+	type Outcome,
+	OTHER_STORE,
+	parseMessageId,
+	type PrepareAnswer,
+	type PrepareItem,
+	type Report,
+	type RetryTimes,
+	STACK_LIMIT,
+} from "../../protocol/index.ts";
+import { apply, type Engine } from "./engine.ts";
+import type { Dispatcher } from "./dispatcher.ts";
+
+const LONGEST_NAME = 255;
+
+/** Takes what producers and consumers say: prepare, commit, rollback, report. */
+export class Intake {
+	readonly #engine: Engine;
+	readonly #dispatcher: Dispatcher;
+
+	constructor(engine: Engine, dispatcher: Dispatcher) {
+		this.#engine = engine;
+		this.#dispatcher = dispatcher;
+	}
+
+	/** Stores groups, then acknowledges each (R6). */
+	async prepare(items: readonly unknown[]): Promise<PrepareAnswer[]> {
+		const { store, storeId, meters, logger } = this.#engine;
+		return inOrder(
+			items,
+			(item) => this.#newGroup(item),
+			(groups) => store.insert(groups),
+			(result: InsertResult, group): PrepareAnswer => {
+				if (result.result === "differs") {
+					return refused(
+						"LOTTOR_GROUP_DIFFERS",
+						`Group ${group.id} exists with other content; it is ${result.state}`,
+						{ group: group.id, state: result.state },
+					);
+				}
+				if (result.result === "created") {
+					meters.count("prepared");
+					logger.debug(`Group ${group.id} of ${group.source} prepared`);
+					return {
+						result: "prepared",
+						id: group.id,
+						state: "prepared",
+						coordinator: storeId,
+					};
+				}
+				const again = result.id === group.id && result.state === "prepared";
+				return {
+					result: again ? "prepared" : "existing",
+					id: result.id,
+					state: result.state,
+					coordinator: storeId,
+				};
+			},
+			(error) => ({ result: "refused", error }),
+		);
+	}
+
+	/** Takes the producers' decisions. What is committed is on its way before this resolves. */
+	async decide(to: Outcome, items: readonly unknown[]): Promise<ItemAnswer[]> {
+		const dispatch = this.#dispatcher.lease();
+		return inOrder(
+			items,
+			(item): Decision => {
+				const { id, storeId, why } = record<DecideItem>(item, "item");
+				if (!isGroupId(id)) throw invalid("id", "must be a group id");
+				return {
+					id,
+					to,
+					by: "producer",
+					who: "producer",
+					storeId: text(storeId, "storeId"),
+					...(why === undefined ? {} : { why: text(why, "why", 1_000) }),
+					...(to === "committed" ? { dispatch } : {}),
+				};
+			},
+			(decisions) => this.#engine.store.decide(decisions),
+			(result, decision) => this.decided(result, decision),
+			(error) => ({ result: "invalid", error }),
+		);
+	}
+
+	/** What follows a decision, whoever took it: dispatch, counters, log, the answer. */
+	decided(result: DecideResult, decision: Decision): ItemAnswer {
+		const { meters, logger } = this.#engine;
+		switch (result.result) {
+			case "done":
+				meters.count(decision.to);
+				logger.debug(`Group ${decision.id} ${decision.to} by ${decision.who}`);
+				if (decision.to === "committed") this.#dispatcher.committed(result);
+				return { result: "ok", state: result.group.state };
+			case "already":
+				return { result: "already", state: result.state };
+			case "unknown":
+				if (decision.to === "committed") {
+					meters.count("unknownCommits");
+					logger.error(`Commit of group ${decision.id}, which this store does not know`);
+				}
+				return {
+					result: "unknown",
+					error: itemError("LOTTOR_GROUP_UNKNOWN", `No group ${decision.id}`),
+				};
+			case "conflict": {
+				meters.count("conflicts");
+				const code =
+					result.why === OTHER_STORE
+						? "LOTTOR_STORE_MISMATCH"
+						: "LOTTOR_DECISION_CONFLICT";
+				const message = `Group ${decision.id} is ${result.state}: ${result.why}`;
+				logger.error(
+					`${decision.to === "committed" ? "Commit" : "Rollback"} refused. ${message}`,
+				);
+				return {
+					result: code === "LOTTOR_STORE_MISMATCH" ? "invalid" : "conflict",
+					state: result.state,
+					error: itemError(code, message, { group: decision.id }),
+				};
+			}
+		}
+	}
+
+	/** Takes reports (R26): every answer is final, and given only when the fact is durable. */
+	async report(items: readonly unknown[]): Promise<ItemAnswer[]> {
+		return inOrder(
+			items,
+			(item) => this.#changeOf(item),
+			(reports) =>
+				apply(
+					this.#engine,
+					reports.map((one) => one.change),
+				),
+			(result: ApplyResult, { report }) => this.#reported(result, report),
+			(error) => {
+				this.#engine.meters.count("refusedReports");
+				return { result: "invalid", error };
+			},
+		);
+	}
+
+	#reported(result: ApplyResult, report: Report): ItemAnswer {
+		const { meters, logger } = this.#engine;
+		if (result.result === "unknown") {
+			return {
+				result: "unknown",
+				error: itemError("LOTTOR_MESSAGE_UNKNOWN", `No message ${report.id}`),
+			};
+		}
+		const message = result.group.messages[parseMessageId(report.id)?.index ?? -1];
+		const state = message?.state ?? "unknown";
+		if (result.result !== "stale" && result.result !== "conflict")
+			this.#dispatcher.landed(report.id);
+		switch (result.result) {
+			case "done":
+				if (report.result === "consumed") {
+					meters.count("consumed");
+					logger.info(`Message ${report.id} consumed by ${message?.target}`);
+				} else if (report.result === "failed") {
+					meters.count(state === "failed" ? "failed" : "attemptsFailed");
+					const text = `Message ${report.id} to ${message?.target} failed: ${report.error.message}`;
+					if (state === "failed") logger.warn(`${text}. It waits for an operator`);
+					else logger.info(`${text}. It will be tried again`);
+				}
+				return { result: "ok", state };
+			case "conflict":
+				return {
+					result: "conflict",
+					state,
+					error: itemError(
+						"LOTTOR_ILLEGAL_TRANSITION",
+						`Message ${report.id}: ${result.why}`,
+					),
+				};
+			case "fenced":
+				return { result: "stale", state };
+			default:
+				return { result: result.result, state };
+		}
+	}
+
+	#changeOf(item: unknown): { report: Report; change: Change } {
+		const report = record<Report>(item, "item");
+		const place = parseMessageId(report.id);
+		if (!place) throw invalid("id", "must be a message id");
+		if (!checkReceipt(this.#engine.key, report.id, report.receipt)) {
+			this.#engine.logger.warn(
+				`A report for message ${report.id} was refused: it has no valid receipt`,
+			);
+			throw new LottorError(
+				"LOTTOR_RECEIPT_INVALID",
+				`Message ${report.id} was not sent to whoever reports for it`,
+				{ message: report.id },
+			);
+		}
+		const at = { id: place.group, index: place.index };
+		const attempt = whole(report.attempt, "attempt", 1);
+		const revision = whole(report.revision, "revision", 0);
+		const who = "consumer";
+		switch (report.result) {
+			case "consumed":
+				return { report, change: { ...at, event: { type: "consumed", revision, who } } };
+			case "expired":
+				return {
+					report,
+					change: { ...at, event: { type: "expired", attempt, revision, who } },
+				};
+			case "failed":
+				return {
+					report,
+					change: {
+						...at,
+						event: {
+							type: "failed",
+							attempt,
+							revision,
+							who,
+							error: failure(report.error),
+							policy:
+								report.policy === undefined
+									? this.#engine.settings.retry
+									: policy(report.policy),
+							fraction: this.#engine.settings.random.fraction(),
+						},
+					},
+				};
+			default:
+				throw invalid("result", 'must be "consumed", "failed" or "expired"');
+		}
+	}
+
+	#newGroup(item: unknown): NewGroup {
+		const { settings, view, logger } = this.#engine;
+		const given = record<PrepareItem>(item, "item");
+		if (!isGroupId(given.id)) throw invalid("id", "must be a group id");
+		if (!GUARANTEES.includes(given.guarantee))
+			throw invalid("guarantee", `must be one of ${GUARANTEES.join()}`);
+		if (!Array.isArray(given.messages) || given.messages.length === 0) {
+			throw invalid("messages", "must be an array of at least one message");
+		}
+		if (given.messages.length > settings.maxMessages) {
+			throw new LottorError(
+				"LOTTOR_TOO_MANY_MESSAGES",
+				`A group may have ${settings.maxMessages} messages, this one has ${given.messages.length}`,
+				{ group: given.id },
+			);
+		}
+		const owner = record<PrepareItem["owner"]>(given.owner, "owner");
+		const context = given.context === undefined ? "{}" : jsonText(given.context, "context");
+		const messages = given.messages.map((message, index) =>
+			newMessage(message, index, settings.maxPayload),
+		);
+		const bytes = messages.reduce(
+			(sum, message) => sum + message.bytes,
+			Buffer.byteLength(context),
+		);
+		const limit = Math.min(settings.maxGroup, settings.delivery.maxBytes);
+		if (bytes > limit) {
+			throw new LottorError(
+				"LOTTOR_PAYLOAD_TOO_LARGE",
+				`The group has ${bytes} bytes, over ${limit}`,
+				{
+					group: given.id,
+				},
+			);
+		}
+		for (const { target } of messages) {
+			if (view.knows(target)) continue;
+			const note = `No service ${target} was ever seen by this coordinator`;
+			if (settings.unknownTargets === "refuse") {
+				throw new LottorError("LOTTOR_UNKNOWN_TARGET", note, { group: given.id, target });
+			}
+			logger.warn(`${note}; the message of group ${given.id} will wait for it`);
+		}
+		const group = {
+			id: given.id,
+			source: text(given.source, "source"),
+			storeId: text(given.storeId, "storeId"),
+			guarantee: given.guarantee,
+			owner: {
+				nodeID: text(owner.nodeID, "owner.nodeID"),
+				instanceID: text(owner.instanceID, "owner.instanceID"),
+			},
+			idempotencyKey:
+				given.idempotencyKey === undefined
+					? null
+					: text(given.idempotencyKey, "idempotencyKey"),
+			checkAfter:
+				given.checkAfter === undefined
+					? settings.checkAfter
+					: whole(given.checkAfter, "checkAfter", 0),
+			context,
+			messages,
+		};
+		const { source, storeId, guarantee, idempotencyKey, checkAfter } = group;
+		const content = [
+			source,
+			storeId,
+			guarantee,
+			idempotencyKey,
+			checkAfter,
+			messages.map(Object.values),
+		];
+		return { ...group, hash: contentHash(JSON.stringify(content)) };
+	}
+}
+
+function newMessage(item: unknown, index: number, maxPayload: number): NewMessage {
+	const at = `messages[${index}]`;
+	const given = record<PrepareItem["messages"][number]>(item, at);
+	const content = jsonText(given.content, `${at}.content`);
+	const bytes = Buffer.byteLength(content);
+	if (bytes > maxPayload) {
+		throw new LottorError(
+			"LOTTOR_PAYLOAD_TOO_LARGE",
+			`The payload of ${at} has ${bytes} bytes, over ${maxPayload}`,
+			{ field: `${at}.payload` },
+		);
+	}
+	if (given.deliver !== undefined && given.deliver !== "action") {
+		throw invalid(`${at}.deliver`, 'must be "action" or left out');
+	}
+	return {
+		target: text(given.target, `${at}.target`),
+		type: text(given.type, `${at}.type`),
+		content,
+		bytes,
+		delay: given.delay === undefined ? 0 : whole(given.delay, `${at}.delay`, 0),
+		maxAttempts:
+			given.maxAttempts === undefined
+				? null
+				: whole(given.maxAttempts, `${at}.maxAttempts`, 1),
+		orderingKey:
+			given.orderingKey === undefined ? null : text(given.orderingKey, `${at}.orderingKey`),
+		plain: given.deliver === "action",
+	};
+}
+
+/**
+ * Checks items one by one, hands the good ones over together, and answers all in order: a bad
+ * item never affects the others.
+ */
+export async function inOrder<Item, Result, Answer>(
+	items: readonly unknown[],
+	check: (item: unknown) => Item,
+	run: (items: Item[]) => Promise<Result[]>,
+	answer: (result: Result, item: Item) => Answer,
+	refuse: (error: ItemError) => Answer,
+): Promise<Answer[]> {
+	const answers: Answer[] = [];
+	const good: { item: Item; place: number }[] = [];
+	items.forEach((item, place) => {
+		try {
+			good.push({ item: check(item), place });
+		} catch (error) {
+			answers[place] = refuse(errorOf(error));
+		}
+	});
+	if (good.length > 0) {
+		const results = await run(good.map((one) => one.item));
+		good.forEach(({ item, place }, index) => {
+			answers[place] = answer(results[index] as Result, item);
+		});
+	}
+	return answers;
+}
+
+export function itemError(
+	code: ErrorCode,
+	message: string,
+	data?: Record<string, unknown>,
+): ItemError {
+	return { code, message, retryable: ERRORS[code].retryable, ...(data ? { data } : {}) };
+}
+
+function errorOf(error: unknown): ItemError {
+	if (error instanceof LottorError) {
+		return itemError(
+			error.type as ErrorCode,
+			error.message,
+			error.data as Record<string, unknown>,
+		);
+	}
+	return itemError("LOTTOR_INVALID_REQUEST", messageOf(error));
+}
+
+function refused(code: ErrorCode, message: string, data: Record<string, unknown>): PrepareAnswer {
+	return { result: "refused", error: itemError(code, message, data) };
+}
+
+export function invalid(field: string, problem: string): LottorError {
+	return new LottorError("LOTTOR_INVALID_REQUEST", `Field ${field} ${problem}`, { field });
+}
+
+/** @returns the value as an object whose fields are still to be checked */
+export function record<T>(
+	value: unknown,
+	field: string,
+): Partial<T> & Record<keyof T, unknown> & T {
+	if (typeof value !== "object" || value === null || Array.isArray(value)) {
+		throw invalid(field, "must be an object");
+	}
+	return value as Partial<T> & Record<keyof T, unknown> & T;
+}
+
+export function text(value: unknown, field: string, longest = LONGEST_NAME): string {
+	if (typeof value !== "string" || value.length === 0 || value.length > longest) {
+		throw invalid(field, `must be a text of 1 to ${longest} characters`);
+	}
+	return value;
+}
+
+export function whole(value: unknown, field: string, least: number): number {
+	if (typeof value !== "number" || !Number.isSafeInteger(value) || value < least) {
+		throw invalid(field, `must be a whole number of ${least} or more`);
+	}
+	return value;
+}
+
+/** @returns the value, which must be a text that JSON can read: it is handed on unread */
+export function jsonText(value: unknown, field: string): string {
+	if (typeof value !== "string") throw invalid(field, "must be JSON text");
+	try {
+		JSON.parse(value);
+	} catch {
+		throw invalid(field, "must be JSON text");
+	}
+	return value;
+}
+
+function failure(value: unknown): Failure {
+	const given = record<Failure>(value, "error");
+	return {
+		code: String(given.code ?? "ERROR").slice(0, LONGEST_NAME),
+		message: String(given.message ?? "").slice(0, STACK_LIMIT),
+		retryable: given.retryable === true,
+		...(typeof given.stack === "string" ? { stack: given.stack.slice(0, STACK_LIMIT) } : {}),
+	};
+}
+
+function policy(value: unknown): RetryTimes {
+	const given = record<RetryTimes>(value, "policy");
+	if (typeof given.factor !== "number" || !(given.factor >= 1))
+		throw invalid("policy.factor", "must be 1 or more");
+	return {
+		retries: whole(given.retries, "policy.retries", 0),
+		delay: whole(given.delay, "policy.delay", 0),
+		factor: given.factor,
+		maxDelay: whole(given.maxDelay, "policy.maxDelay", 0),
+	};
+}

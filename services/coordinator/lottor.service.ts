@@ -1,0 +1,7 @@
+import { readSettings } from "../settings.ts";
+import { Coordinator } from "./index.ts";
+
+const settings = readSettings();
+
+/** The coordinator as `npm start` runs it: on an embedded store, set up from the environment. */
+export default Coordinator({ store: settings.lottorStore, ...settings.times });
