@@ -716,7 +716,9 @@ function schedule(
 
 function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 	if (event.type === "fenced") {
-		if (message.fenced >= event.minRevision) return { outcome: { result: "already" } };
+		if (message.state === "consumed" || message.fenced >= event.minRevision) {
+			return { outcome: { result: "already" } };
+		}
 		const idle = message.state === "discarded" && event.minRevision === FENCED_ALL;
 		const next = {
 			...message,

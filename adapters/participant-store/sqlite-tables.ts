@@ -1,0 +1,313 @@
+import type { SQLInputValue } from "node:sqlite";
+
+import {
+	type Clock,
+	type Failure,
+	LottorError,
+	newStoreId,
+	type Random,
+} from "../../protocol/index.ts";
+import {
+	openSqliteFile,
+	type SqliteFile,
+	type SqliteFileOptions,
+	type SqliteReader,
+	type SqliteRow,
+	type SqliteTx,
+	type WriteOptions,
+} from "../sqlite/index.ts";
+import type { UnsettledMessage } from "./contract.ts";
+import type { InboxRow, OutcomeRow } from "./rules.ts";
+
+/** Version of the tables below. A file with a higher one is refused. */
+export const SCHEMA = 1;
+
+/**
+ * The partial indexes hold only what is still to be done, or may be purged: each periodic question
+ * is a range scan of its own small index, whatever the number of rows.
+ */
+const TABLES = [
+	`CREATE TABLE lottor_participant (
+		one INTEGER PRIMARY KEY CHECK (one = 1),
+		schema INTEGER NOT NULL,
+		store_id TEXT NOT NULL
+	) STRICT`,
+	`CREATE TABLE lottor_outcome (
+		id TEXT PRIMARY KEY,
+		state TEXT NOT NULL CHECK (state IN ('started', 'committed', 'rolledBack')),
+		node TEXT,
+		instance TEXT,
+		coordinator TEXT NOT NULL,
+		at INTEGER NOT NULL,
+		confirmed INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID`,
+	`CREATE INDEX lottor_outcome_open ON lottor_outcome (at)
+		WHERE confirmed = 0 AND state = 'committed'`,
+	`CREATE INDEX lottor_outcome_done ON lottor_outcome (at) WHERE confirmed = 1`,
+	`CREATE TABLE lottor_inbox (
+		id TEXT PRIMARY KEY,
+		state TEXT NOT NULL CHECK (state IN ('consumed', 'failed', 'running', 'fenced')),
+		attempt INTEGER NOT NULL,
+		revision INTEGER NOT NULL,
+		fence INTEGER NOT NULL,
+		receipt TEXT NOT NULL,
+		coordinator TEXT NOT NULL,
+		error TEXT,
+		node TEXT,
+		instance TEXT,
+		renewed INTEGER NOT NULL,
+		at INTEGER NOT NULL,
+		settled INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID`,
+	`CREATE INDEX lottor_inbox_open ON lottor_inbox (at)
+		WHERE settled = 0 AND state = 'consumed'`,
+	`CREATE INDEX lottor_inbox_done ON lottor_inbox (at) WHERE settled = 1`,
+];
+
+/** Every statement on the tables, so that a test can ask for their plans. */
+export const SQL = {
+	outcome: "SELECT * FROM lottor_outcome WHERE id = ?",
+	insertOutcome: `INSERT INTO lottor_outcome (id, state, node, instance, coordinator, at, confirmed)
+		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+	endOutcome: `UPDATE lottor_outcome SET state = ?, node = NULL, instance = NULL, at = ?
+		WHERE id = ? AND state = 'started'`,
+	confirm: `UPDATE lottor_outcome SET confirmed = 1
+		WHERE id = ? AND confirmed = 0 AND state <> 'started'`,
+	unconfirmed: `SELECT id, coordinator FROM lottor_outcome INDEXED BY lottor_outcome_open
+		WHERE confirmed = 0 AND state = 'committed' AND at < ? ORDER BY at LIMIT ?`,
+	purgeOutcomes: `DELETE FROM lottor_outcome WHERE id IN
+		(SELECT id FROM lottor_outcome INDEXED BY lottor_outcome_done
+			WHERE confirmed = 1 AND at < ? ORDER BY at LIMIT ?)`,
+	inbox: "SELECT * FROM lottor_inbox WHERE id = ?",
+	insertInbox: `INSERT INTO lottor_inbox (id, state, attempt, revision, fence, receipt, coordinator,
+		error, node, instance, renewed, at, settled)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+	replaceInbox: `INSERT OR REPLACE INTO lottor_inbox (id, state, attempt, revision, fence, receipt,
+		coordinator, error, node, instance, renewed, at, settled)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	settle: `UPDATE lottor_inbox SET settled = 1
+		WHERE id = ? AND settled = 0 AND attempt <= ? AND state IN ('consumed', 'failed')`,
+	unsettled: `SELECT id, attempt, revision, receipt, coordinator
+		FROM lottor_inbox INDEXED BY lottor_inbox_open
+		WHERE settled = 0 AND state = 'consumed' AND at < ? ORDER BY at LIMIT ?`,
+	purgeInbox: `DELETE FROM lottor_inbox WHERE id IN
+		(SELECT id FROM lottor_inbox INDEXED BY lottor_inbox_done
+			WHERE settled = 1 AND at < ? ORDER BY at LIMIT ?)`,
+} as const;
+
+/** Most rows that one work changes. */
+const CHUNK = 500;
+
+/** Options of a participant store on a SQLite file. */
+export interface SqliteStoreOptions extends SqliteFileOptions {
+	readonly clock: Clock;
+	readonly random: Random;
+}
+
+/** Lottor's tables in one SQLite file: what the transactional and the recorded store share. */
+export class SqliteTables {
+	readonly path: string;
+	readonly #options: SqliteStoreOptions;
+	#file: SqliteFile | undefined;
+
+	constructor(path: string, options: SqliteStoreOptions) {
+		this.path = path;
+		this.#options = options;
+	}
+
+	/** The open file. @throws LOTTOR_STORE_UNAVAILABLE while the store is closed */
+	get file(): SqliteFile {
+		if (this.#file) return this.#file;
+		throw new LottorError(
+			"LOTTOR_STORE_UNAVAILABLE",
+			`The participant store on ${this.path} is not open`,
+			{ path: this.path },
+		);
+	}
+
+	/** Opens the file and its tables; after a failure closed the file, opens it again. */
+	async open(): Promise<string> {
+		if (this.#file) await this.#file.reopen();
+		const file = this.#file ?? (await openSqliteFile(this.path, this.#options));
+		try {
+			const storeId = await file.write((tx) => this.#prepare(tx), { detached: true });
+			this.#file = file;
+			return storeId;
+		} catch (error) {
+			this.#file = undefined;
+			await file.close();
+			throw error;
+		}
+	}
+
+	async close(): Promise<void> {
+		const file = this.#file;
+		this.#file = undefined;
+		await file?.close();
+	}
+
+	async confirm(ids: readonly string[]): Promise<void> {
+		await this.#each(ids.filter(isText), (tx, id) => tx.run(SQL.confirm, id));
+	}
+
+	async unconfirmed(before: number, limit: number) {
+		const rows = await this.file.read((reader) => reader.all(SQL.unconfirmed, before, limit));
+		return rows.map((row) => ({ id: text(row["id"]), coordinator: text(row["coordinator"]) }));
+	}
+
+	async settled(reports: readonly { readonly id: string; readonly attempt: number }[]) {
+		const sound = reports.filter(({ id, attempt }) => isText(id) && Number.isInteger(attempt));
+		await this.#each(sound, (tx, { id, attempt }) => tx.run(SQL.settle, id, attempt));
+	}
+
+	async unsettled(before: number, limit: number): Promise<UnsettledMessage[]> {
+		const rows = await this.file.read((reader) => reader.all(SQL.unsettled, before, limit));
+		return rows.map((row) => ({
+			id: text(row["id"]),
+			attempt: Number(row["attempt"]),
+			revision: Number(row["revision"]),
+			receipt: text(row["receipt"]),
+			coordinator: text(row["coordinator"]),
+		}));
+	}
+
+	purge(before: number, limit: number): Promise<number> {
+		return this.change((tx) => {
+			const { changes } = tx.run(SQL.purgeOutcomes, before, limit);
+			return changes + tx.run(SQL.purgeInbox, before, limit - changes).changes;
+		});
+	}
+
+	/** A write of Lottor's own, which no open transaction ever waits for. */
+	async change<T>(fn: (tx: SqliteTx) => T, options: WriteOptions = {}): Promise<T> {
+		return this.file.write(fn, { detached: true, ...options });
+	}
+
+	/** One work a chunk, so that a large call does not hold the lock for long. */
+	async #each<T>(items: readonly T[], apply: (tx: SqliteTx, item: T) => unknown): Promise<void> {
+		for (let from = 0; from < items.length; from += CHUNK) {
+			const chunk = items.slice(from, from + CHUNK);
+			await this.change((tx) => {
+				for (const item of chunk) apply(tx, item);
+			});
+		}
+	}
+
+	#prepare(tx: SqliteTx): string {
+		const exists = tx.get(
+			"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'lottor_participant'",
+		);
+		if (!exists) {
+			for (const statement of TABLES) tx.run(statement);
+			tx.run(
+				"INSERT INTO lottor_participant (one, schema, store_id) VALUES (1, ?, ?)",
+				SCHEMA,
+				newStoreId(this.#options.random),
+			);
+		}
+		const row = tx.get("SELECT schema, store_id FROM lottor_participant");
+		const schema = Number(row?.["schema"]);
+		if (schema === SCHEMA) return text(row?.["store_id"]);
+		throw new LottorError(
+			"LOTTOR_STORE_UNUSABLE",
+			`SQLite file ${this.path} can't be started on: its participant tables have schema ${schema}, this version knows ${SCHEMA}; install the version of Lottor that made them, or a newer one`,
+			{ path: this.path, schema },
+		);
+	}
+}
+
+/** @returns the outcome of a group, undefined when there is none */
+export function readOutcome(reader: SqliteReader, id: string): OutcomeRow | undefined {
+	const row = reader.get(SQL.outcome, id);
+	return (
+		row && {
+			id,
+			state: text(row["state"]) as OutcomeRow["state"],
+			owner: ownerOf(row),
+			coordinator: text(row["coordinator"]),
+			at: Number(row["at"]),
+			confirmed: row["confirmed"] === 1,
+		}
+	);
+}
+
+/** @returns whether there was none yet */
+export function insertOutcome(tx: SqliteTx, row: OutcomeRow): boolean {
+	const { owner } = row;
+	const { changes } = tx.run(
+		SQL.insertOutcome,
+		row.id,
+		row.state,
+		owner?.nodeID ?? null,
+		owner?.instanceID ?? null,
+		row.coordinator,
+		row.at,
+		row.confirmed ? 1 : 0,
+	);
+	return changes === 1;
+}
+
+/** @returns what the inbox holds of a message, undefined when nothing */
+export function readInbox(reader: SqliteReader, id: string): InboxRow | undefined {
+	const row = reader.get(SQL.inbox, id);
+	return (
+		row && {
+			id,
+			state: text(row["state"]) as InboxRow["state"],
+			attempt: Number(row["attempt"]),
+			revision: Number(row["revision"]),
+			fence: Number(row["fence"]),
+			receipt: text(row["receipt"]),
+			coordinator: text(row["coordinator"]),
+			error: row["error"] === null ? null : (JSON.parse(text(row["error"])) as Failure),
+			owner: ownerOf(row),
+			renewed: Number(row["renewed"]),
+			at: Number(row["at"]),
+			settled: row["settled"] === 1,
+		}
+	);
+}
+
+/** @returns whether there was none yet */
+export function insertInbox(tx: SqliteTx, row: InboxRow): boolean {
+	return tx.run(SQL.insertInbox, ...inboxValues(row)).changes === 1;
+}
+
+/** Writes the row over whatever stands. */
+export function replaceInbox(tx: SqliteTx, row: InboxRow): void {
+	tx.run(SQL.replaceInbox, ...inboxValues(row));
+}
+
+function inboxValues(row: InboxRow): SQLInputValue[] {
+	return [
+		row.id,
+		row.state,
+		row.attempt,
+		row.revision,
+		row.fence,
+		row.receipt,
+		row.coordinator,
+		row.error === null ? null : JSON.stringify(row.error),
+		row.owner?.nodeID ?? null,
+		row.owner?.instanceID ?? null,
+		row.renewed,
+		row.at,
+		row.settled ? 1 : 0,
+	];
+}
+
+function ownerOf(row: SqliteRow): OutcomeRow["owner"] {
+	const { node, instance } = row;
+	return typeof node === "string" && typeof instance === "string"
+		? { nodeID: node, instanceID: instance }
+		: null;
+}
+
+/** @returns whether the value can be an id at all: a bad item of a call must not fail the others */
+export function isText(value: unknown): value is string {
+	return typeof value === "string";
+}
+
+function text(value: unknown): string {
+	return typeof value === "string" ? value : "";
+}
