@@ -158,6 +158,11 @@ export const ERRORS = {
 		retryable: true,
 		summary: "A handler took longer than its time limit and was rolled back.",
 	},
+	LOTTOR_CONSUMER_BUSY: {
+		status: 503,
+		retryable: true,
+		summary: "As many messages as a consumer takes wait there already; it is sent again.",
+	},
 	LOTTOR_CONSUMER_CRASHED: {
 		status: 500,
 		retryable: false,

@@ -514,10 +514,7 @@ export function applyChange(group: GroupRecord, change: Change, now: number): Tr
 	const told = next.entries <= TIMELINE_LIMIT || OPERATOR.has(change.event.type);
 	const entries: NewEntry[] = entry && told ? [entry] : [];
 	let after: GroupRecord = { ...group, version: group.version + 1, messages };
-	// A report proves that the send is over, which is all that a lease covers (R21).
-	const report = change.event.type === "failed" || change.event.type === "expired";
-	const counted = report && step.outcome.result === "done";
-	if (counted) after = { ...after, leaseOwner: null, leaseUntil: 0 };
+	if (step.outcome.result === "done") after = withoutIdleLease(after, now);
 	if (after.state === "committed" && messages.every(isSettled)) {
 		entries.push(groupEntry(after, "complete", "completed", "coordinator"));
 		after = { ...after, state: "completed", stateAt: now, leaseOwner: null, leaseUntil: 0 };
@@ -587,6 +584,13 @@ function applyToGroup(group: GroupRecord, event: GroupEvent, now: number): Trans
 			leaseUntil: 0,
 		},
 	};
+}
+
+/** Ends a lease that protects nothing any more: all that was due is stored as taken care of (R21). */
+function withoutIdleLease(group: GroupRecord, now: number): GroupRecord {
+	if (group.leaseUntil === 0) return group;
+	const due = group.messages.some((message) => message.nextAt !== null && message.nextAt <= now);
+	return due ? group : { ...group, leaseOwner: null, leaseUntil: 0 };
 }
 
 interface Step {

@@ -63,7 +63,11 @@ export function directDelivery(): Delivery {
 		});
 	}
 
-	async function call(instance: TargetInstance, items: readonly Queued[], key: string): Promise<void> {
+	async function call(
+		instance: TargetInstance,
+		items: readonly Queued[],
+		key: string,
+	): Promise<void> {
 		const owner = { nodeID: instance.nodeID, instanceID: instance.instanceID };
 		try {
 			const answers = await started().broker.call<ConsumeAnswer[], { items: unknown[] }>(
@@ -182,7 +186,11 @@ function resultOf(answer: ConsumeAnswer | undefined, instance: Owner): SendResul
 		case "refused":
 			return { result: "refused", error: answer.error };
 		default:
-			return { result: "unknown", instance, error: itemError(new Error("no answer for the item")) };
+			return {
+				result: "unknown",
+				instance,
+				error: itemError(new Error("no answer for the item")),
+			};
 	}
 }
 
@@ -209,7 +217,12 @@ function isTransport(error: unknown): boolean {
 }
 
 function failureOf(error: unknown): Failure {
-	const thrown = error as { type?: unknown; code?: unknown; retryable?: unknown; stack?: unknown };
+	const thrown = error as {
+		type?: unknown;
+		code?: unknown;
+		retryable?: unknown;
+		stack?: unknown;
+	};
 	const invalid = error instanceof Errors.ValidationError;
 	return {
 		code: String(thrown?.type ?? thrown?.code ?? "ERROR"),
@@ -220,7 +233,11 @@ function failureOf(error: unknown): Failure {
 }
 
 function nobody(target: string): ItemError {
-	return { code: "SERVICE_NOT_AVAILABLE", message: `No living instance of ${target}`, retryable: true };
+	return {
+		code: "SERVICE_NOT_AVAILABLE",
+		message: `No living instance of ${target}`,
+		retryable: true,
+	};
 }
 
 function itemError(error: unknown): ItemError {

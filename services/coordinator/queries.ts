@@ -63,7 +63,7 @@ export async function groupView(
 }
 
 /** @throws LOTTOR_INVALID_REQUEST naming the field */
-export function checkGroupQuery(given: Record<string, unknown>): {
+export function checkGroupQuery(given: object): {
 	filter: GroupFilter;
 	page: PageRequest;
 } {
@@ -72,7 +72,7 @@ export function checkGroupQuery(given: Record<string, unknown>): {
 }
 
 /** @throws LOTTOR_INVALID_REQUEST naming the field */
-export function checkMessageQuery(given: Record<string, unknown>): {
+export function checkMessageQuery(given: object): {
 	filter: MessageFilter;
 	page: PageRequest;
 } {
@@ -80,7 +80,7 @@ export function checkMessageQuery(given: Record<string, unknown>): {
 	return { filter, page: checkPage(given) };
 }
 
-function checkPage(given: Record<string, unknown>): PageRequest {
+function checkPage(given: Partial<PageRequest>): PageRequest {
 	const limit = given.limit === undefined ? DEFAULT_LIMIT : whole(given.limit, "limit", 1);
 	if (limit > MOST) throw invalid("limit", `must be ${MOST} or less`);
 	return {
@@ -90,7 +90,7 @@ function checkPage(given: Record<string, unknown>): PageRequest {
 }
 
 function checkFilter(
-	given: Record<string, unknown>,
+	given: object,
 	fields: readonly string[],
 	states: readonly string[],
 ): Record<string, never> {
