@@ -28,24 +28,33 @@ const KNOWN = ["port", "ip", "coordinator", "callTimeout", "maxBody"];
 /** @throws LOTTOR_INVALID_OPTIONS that names the option */
 export function readAdminOptions(options: LottorAdminOptions): AdminSettings {
 	const unknown = Object.keys(options).find((key) => !KNOWN.includes(key));
-	if (unknown !== undefined) throw invalidOptions(unknown, "is not an option of LottorAdmin");
+	if (unknown !== undefined) throw invalidOptions(`LottorAdmin.${unknown}`, "is not known");
 
 	const { port = 9666, ip = "127.0.0.1", coordinator = COORDINATOR_SERVICE } = options;
 	const { callTimeout = "5s", maxBody = 2 * 1_024 * 1_024 } = options;
 	if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-		throw invalidOptions("port", `must be a port from 0 to 65535, got ${String(port)}`);
+		throw invalidOptions(
+			"LottorAdmin.port",
+			`must be a port from 0 to 65535, got ${String(port)}`,
+		);
 	}
 	if (!LOOPBACK.includes(ip)) {
 		throw invalidOptions(
-			"ip",
+			"LottorAdmin.ip",
 			`must be a loopback address (${LOOPBACK.join(", ")}) while there is no login, got ${JSON.stringify(ip)}`,
 		);
 	}
 	if (typeof coordinator !== "string" || coordinator === "") {
-		throw invalidOptions("coordinator", "must be the name of a service");
+		throw invalidOptions("LottorAdmin.coordinator", "must be the name of a service");
 	}
 	if (!Number.isInteger(maxBody) || maxBody < 1) {
-		throw invalidOptions("maxBody", "must be a number of bytes");
+		throw invalidOptions("LottorAdmin.maxBody", "must be a number of bytes");
 	}
-	return { port, ip, coordinator, callTimeout: toMs(callTimeout, "callTimeout"), maxBody };
+	return {
+		port,
+		ip,
+		coordinator,
+		callTimeout: toMs(callTimeout, "LottorAdmin.callTimeout"),
+		maxBody,
+	};
 }

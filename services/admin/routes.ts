@@ -1,4 +1,4 @@
-import type { ItemAnswer } from "../../protocol/index.ts";
+import { type ItemAnswer, LottorError } from "../../protocol/index.ts";
 import { groupView, type StoredGroup } from "./group-view.ts";
 import { errorOf, invalidField } from "./problem.ts";
 import { fields, integer, list, text, truth } from "./request-fields.ts";
@@ -48,16 +48,10 @@ const MESSAGE_QUERY = {
 const GROUP_ORDER = { why: text, by: text };
 const MESSAGE_ORDER = { version: integer, ...GROUP_ORDER };
 
-/** Who acted, where the request does not say: nobody has to log in yet. */
-const UNNAMED = "operator";
-
 /** Everything that the server answers to, by method and path. */
 export const ROUTES: Readonly<Record<string, Route>> = {
 	"GET /healthz": async () => ({ status: "ok" }),
-	"GET /readyz": async (call) => {
-		await call("groups.list", { limit: 1 });
-		return { status: "ready" };
-	},
+	"GET /readyz": ready,
 	"GET /api/groups": listed("groups.list", GROUP_QUERY),
 	"GET /api/groups/:id": getGroup,
 	"POST /api/groups/:id/commit": orderGroup("groups.commit"),
@@ -74,6 +68,17 @@ export const ROUTES: Readonly<Record<string, Route>> = {
 	"GET /api/clients": (call) => call("clients", {}),
 };
 
+async function ready(call: CallCoordinator): Promise<unknown> {
+	const health = await call<{ readonly ready: boolean }>("health", {});
+	if (!health.ready) {
+		throw new LottorError(
+			"LOTTOR_STORE_UNAVAILABLE",
+			"The coordinator's store does not work now",
+		);
+	}
+	return { status: "ready" };
+}
+
 function listed(action: string, allowed: Parameters<typeof fields>[1]): Route {
 	return async (call, { query }) => {
 		const page = await call<PageOf<unknown>>(action, fields(query, allowed));
@@ -87,14 +92,14 @@ async function getGroup(call: CallCoordinator, { id }: AdminRequest): Promise<un
 
 function orderGroup(action: string): Route {
 	return async (call, { id, body }) => {
-		const item = { id, by: UNNAMED, ...fields(body, GROUP_ORDER) };
+		const item = { id, ...fields(body, GROUP_ORDER) };
 		return answered(await call<ItemAnswer[]>(action, { items: [item] }), "group", id);
 	};
 }
 
 function orderMessage(action: string, allowed: Parameters<typeof fields>[1]): Route {
 	return async (call, { id, body }) => {
-		const item = { id, by: UNNAMED, ...fields(body, allowed) };
+		const item = { id, ...fields(body, allowed) };
 		return answered(await call<ItemAnswer[]>(action, { items: [item] }), "message", id);
 	};
 }
@@ -102,7 +107,7 @@ function orderMessage(action: string, allowed: Parameters<typeof fields>[1]): Ro
 async function editPayload(call: CallCoordinator, { id, body }: AdminRequest): Promise<unknown> {
 	if (!Object.hasOwn(body, "payload")) throw invalidField("payload", "is missing");
 	const { payload, ...rest } = body;
-	const item = { id, payload, by: UNNAMED, ...fields(rest, MESSAGE_ORDER) };
+	const item = { id, payload, ...fields(rest, MESSAGE_ORDER) };
 	return answered(await call<ItemAnswer[]>("messages.edit", { items: [item] }), "message", id);
 }
 
