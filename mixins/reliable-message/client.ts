@@ -1,0 +1,258 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { ServiceBroker } from "moleculer";
+import {
+	BATCH_BYTES,
+	BATCH_ITEMS,
+	type Clock,
+	COORDINATOR_SERVICE,
+	type DecideItem,
+	ERRORS,
+	type ErrorCode,
+	type ItemAnswer,
+	type ItemError,
+	LottorError,
+	type PrepareAnswer,
+	type PrepareItem,
+	type Random,
+	type Report,
+} from "../../protocol/index.ts";
+import { type Coordinator, livingCoordinators } from "./registry.ts";
+import { within } from "./timing.ts";
+
+/** Longest call of a commit, rollback or report. */
+const CALL_TIMEOUT_MS = 5_000;
+/** How often the registry is looked at while no coordinator lives. */
+const ABSENT_POLL_MS = 100;
+const TRY_DELAY_MS = 50;
+const LONGEST_TRY_DELAY_MS = 500;
+/** Bytes of an item besides its contents, at a guess. */
+const ITEM_OVERHEAD = 256;
+
+/** Errors of a call that certainly never ran its action. */
+const NOT_REACHED = new Set(["SERVICE_NOT_FOUND", "SERVICE_NOT_AVAILABLE"]);
+
+/** A prepared group: where it is. */
+export type Prepared = Extract<PrepareAnswer, { result: "prepared" | "existing" }>;
+
+/** One try of one prepare, waiting for its batch. */
+interface PrepareTry {
+	readonly item: PrepareItem;
+	readonly bytes: number;
+	/** Milliseconds. */
+	readonly timeout: number;
+	/** The coordinator that was called; unset while the try has not left. */
+	sentTo?: Coordinator;
+	readonly end: (result: TryResult) => void;
+}
+
+type TryResult =
+	| { readonly state: "answered"; readonly answer: PrepareAnswer }
+	| { readonly state: "absent" }
+	| { readonly state: "failed"; readonly error: unknown };
+
+/** Calls the coordinators: calls made in one tick leave as one (R28, R29). */
+export class CoordinatorClient {
+	readonly #broker: ServiceBroker;
+	readonly #clock: Clock;
+	readonly #random: Random;
+	readonly #gathered = new Map<string, PrepareTry[]>();
+	/** A batch serves many callers: it runs in nobody's asynchronous context. */
+	readonly #outside = AsyncLocalStorage.snapshot();
+	#turn = 0;
+
+	constructor(broker: ServiceBroker, clock: Clock, random: Random) {
+		this.#broker = broker;
+		this.#clock = clock;
+		this.#random = random;
+	}
+
+	/**
+	 * Prepares a group within one deadline over all tries (R6). Once a try may have reached a
+	 * coordinator store, later ones go to the same store: two stores must never both hold a group.
+	 *
+	 * @param timeout milliseconds
+	 * @throws LOTTOR_NO_COORDINATOR, LOTTOR_PREPARE_FAILED, or the coordinator's own refusal
+	 */
+	async prepare(item: PrepareItem, timeout: number): Promise<Prepared> {
+		const deadline = this.#clock.now() + timeout;
+		const bytes = itemBytes(item);
+		const data = { group: item.id };
+		let storeId: string | undefined;
+		let avoid: string | undefined;
+		let cause: unknown;
+
+		for (let tries = 0; ; tries++) {
+			const left = deadline - this.#clock.now();
+			if (left <= 0) break;
+			const limit = Math.min(left, Math.max(1_000, timeout / 3));
+			const { sentTo, result } = await this.#tryOnce(item, bytes, limit, storeId, avoid);
+			if (this.#clock.now() >= deadline) {
+				storeId ??= sentTo?.storeId;
+				break;
+			}
+
+			if (result.state === "absent") {
+				await this.#pause(Math.min(ABSENT_POLL_MS, deadline - this.#clock.now()));
+				continue;
+			}
+			if (result.state === "answered") {
+				const { answer } = result;
+				if (answer.result !== "refused") return answer;
+				if (!answer.error.retryable) throw refusal(answer.error, item.id);
+				cause = refusal(answer.error, item.id);
+			} else {
+				cause = result.error;
+			}
+			if (sentTo && mayHaveReached(cause)) storeId = sentTo.storeId;
+			avoid = sentTo?.nodeID;
+			const delay = Math.min(TRY_DELAY_MS * 2 ** tries, LONGEST_TRY_DELAY_MS);
+			await this.#pause(Math.min(delay * (0.5 + this.#random.fraction() / 2), left));
+		}
+
+		if (cause === undefined && storeId === undefined) {
+			const message = "No living coordinator was found before the deadline of prepare";
+			throw new LottorError("LOTTOR_NO_COORDINATOR", message, data);
+		}
+		const message = `Group ${item.id} could not be prepared within ${timeout} ms`;
+		throw new LottorError("LOTTOR_PREPARE_FAILED", message, data, cause);
+	}
+
+	/** Tells the coordinators of one store decisions of producers. Rejects when nothing is known. */
+	decide(to: "commit" | "rollback", storeId: string, items: readonly DecideItem[]) {
+		return this.#tell(to, storeId, items);
+	}
+
+	/** Tells the coordinators of one store how consumptions ended. Rejects when nothing is known. */
+	report(storeId: string, items: readonly Report[]) {
+		return this.#tell("report", storeId, items);
+	}
+
+	async #tell(action: string, storeId: string, items: readonly unknown[]): Promise<ItemAnswer[]> {
+		const coordinator = this.#pick(storeId);
+		if (!coordinator) {
+			const message = `No living coordinator has the store ${storeId}`;
+			throw new LottorError("LOTTOR_NO_COORDINATOR", message);
+		}
+		return this.#call<ItemAnswer>(action, coordinator, items, CALL_TIMEOUT_MS);
+	}
+
+	async #tryOnce(
+		item: PrepareItem,
+		bytes: number,
+		timeout: number,
+		storeId: string | undefined,
+		avoid: string | undefined,
+	): Promise<{ sentTo: Coordinator | undefined; result: TryResult }> {
+		let end: (result: TryResult) => void = () => undefined;
+		const ended = new Promise<TryResult>((resolve) => (end = resolve));
+		const attempt: PrepareTry = { item, bytes, timeout, end };
+		this.#gather(attempt, storeId, avoid);
+		const result = await within(this.#clock, timeout, ended).catch(
+			(error: unknown): TryResult => ({ state: "failed", error }),
+		);
+		return { sentTo: attempt.sentTo, result };
+	}
+
+	#gather(attempt: PrepareTry, storeId = "", avoid = ""): void {
+		const lane = `${storeId} ${avoid}`;
+		const waiting = this.#gathered.get(lane);
+		if (waiting) {
+			waiting.push(attempt);
+			return;
+		}
+		this.#gathered.set(lane, [attempt]);
+		this.#outside(setImmediate, () => {
+			const all = this.#gathered.get(lane) ?? [];
+			this.#gathered.delete(lane);
+			for (const batch of batches(all)) void this.#sendPrepares(batch, storeId, avoid);
+		});
+	}
+
+	async #sendPrepares(batch: PrepareTry[], storeId: string, avoid: string): Promise<void> {
+		const coordinator = this.#pick(storeId || undefined, avoid);
+		if (!coordinator) {
+			for (const { end } of batch) end({ state: "absent" });
+			return;
+		}
+		for (const attempt of batch) attempt.sentTo = coordinator;
+		try {
+			const items = batch.map(({ item }) => item);
+			const timeout = Math.max(...batch.map((attempt) => attempt.timeout));
+			const answers = await this.#call<PrepareAnswer>("prepare", coordinator, items, timeout);
+			batch.forEach(({ end }, index) => {
+				const answer = answers[index];
+				if (answer) end({ state: "answered", answer });
+			});
+		} catch (error) {
+			for (const { end } of batch) end({ state: "failed", error });
+		}
+	}
+
+	async #call<Answer>(
+		action: string,
+		coordinator: Coordinator,
+		items: readonly unknown[],
+		timeout: number,
+	): Promise<Answer[]> {
+		const call = this.#broker.call<unknown, { items: readonly unknown[] }>(
+			`${COORDINATOR_SERVICE}.${action}`,
+			{ items },
+			{ nodeID: coordinator.nodeID, timeout, retries: 0 },
+		);
+		const answers = await within(this.#clock, timeout, call);
+		if (!Array.isArray(answers) || answers.length !== items.length) {
+			throw new Error(`lottor.${action} did not answer every item`);
+		}
+		return answers as Answer[];
+	}
+
+	#pick(storeId?: string, avoid?: string): Coordinator | undefined {
+		const living = livingCoordinators(this.#broker, storeId);
+		const others = living.filter(({ nodeID }) => nodeID !== avoid);
+		const choice = others.length > 0 ? others : living;
+		return choice.find(({ local }) => local) ?? choice[this.#turn++ % choice.length];
+	}
+
+	#pause(ms: number): Promise<void> {
+		return new Promise((resolve) => void this.#clock.after(ms, resolve));
+	}
+}
+
+/** Splits items, in order, so that no batch is over the limits of one call (R29). */
+export function batches<T extends { readonly bytes: number }>(items: readonly T[]): T[][] {
+	const all: T[][] = [];
+	let batch: T[] = [];
+	let bytes = 0;
+	for (const item of items) {
+		const full = batch.length === BATCH_ITEMS || bytes + item.bytes > BATCH_BYTES;
+		if (full && batch.length > 0) {
+			all.push(batch);
+			batch = [];
+			bytes = 0;
+		}
+		batch.push(item);
+		bytes += item.bytes;
+	}
+	if (batch.length > 0) all.push(batch);
+	return all;
+}
+
+function itemBytes(item: PrepareItem): number {
+	let bytes = ITEM_OVERHEAD + (item.context?.length ?? 0);
+	for (const { content } of item.messages) bytes += ITEM_OVERHEAD + Buffer.byteLength(content);
+	return bytes;
+}
+
+function mayHaveReached(error: unknown): boolean {
+	const type = typeof error === "object" && error !== null && "type" in error ? error.type : "";
+	return !NOT_REACHED.has(String(type));
+}
+
+/** A coordinator's refusal as the error that the caller gets. */
+function refusal(error: ItemError, group: string): LottorError {
+	const known = Object.hasOwn(ERRORS, error.code);
+	const code = known ? (error.code as ErrorCode) : "LOTTOR_PREPARE_FAILED";
+	const made = new LottorError(code, error.message, { group, ...error.data });
+	made.retryable = error.retryable;
+	return made;
+}

@@ -1,0 +1,326 @@
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { ConsumeResult } from "../../adapters/participant-store/contract.ts";
+import {
+	type ConsumeAnswer,
+	type Envelope,
+	LottorError,
+	messageOf,
+	type Report,
+	sameOwner,
+} from "../../protocol/index.ts";
+import type { Core } from "./core.ts";
+import { itemError, readEnvelope, refusal } from "./envelope.ts";
+import { toFailure } from "./failure.ts";
+import { runHandler } from "./handlers.ts";
+import type { MessageType } from "./messages.ts";
+import { isOwnerLiving } from "./registry.ts";
+import type { Reports } from "./reports.ts";
+import { endedWithin } from "./timing.ts";
+
+/** How long a call of consume waits for its handlers before it answers "accepted". */
+const ANSWER_WITHIN_MS = 50;
+
+/** A message that is in this process. */
+interface Entry {
+	readonly envelope: Envelope;
+	/** `lasting`: failed by its time limit on a recorded store, and the handler still runs (R35). */
+	state: "queued" | "running" | "lasting";
+	/** The call that brought it has been answered: the report goes its own way. */
+	answered: boolean;
+	report: Report | undefined;
+	/** Resolves when it has ended or was dropped; never rejects. */
+	readonly ended: Promise<void>;
+	readonly end: () => void;
+}
+
+interface Lane {
+	readonly limit: number;
+	running: number;
+	queue: Entry[];
+}
+
+/** The consumer's side: takes messages, runs their handlers once, reports. */
+export class Consumer {
+	readonly #core: Core;
+	readonly #types: ReadonlyMap<string, MessageType>;
+	readonly #reports: Reports;
+	readonly #names: ReadonlySet<string>;
+	readonly #entries = new Map<string, Entry>();
+	/** Types with a limit of their own have their own lane; the others share one. */
+	readonly #lanes = new Map<string, Lane>();
+	/** A handler belongs to its message, not to the call or handler that happened to start it. */
+	readonly #outside = AsyncLocalStorage.snapshot();
+	#queued = 0;
+	#running = 0;
+	#stopping = false;
+
+	constructor(core: Core, types: ReadonlyMap<string, MessageType>, reports: Reports) {
+		this.#core = core;
+		this.#types = types;
+		this.#reports = reports;
+		this.#names = new Set([core.service.fullName, ...core.settings.aliases]);
+	}
+
+	/** Handlers that run. */
+	get running(): number {
+		return this.#running;
+	}
+
+	/** Messages that wait for a handler. */
+	get queued(): number {
+		return this.#queued;
+	}
+
+	/** What this process has of a message. */
+	stateOf(id: string): "queued" | "running" | "lasting" | undefined {
+		return this.#entries.get(id)?.state;
+	}
+
+	/**
+	 * Takes envelopes, answering each. Waits a moment for handlers, so that most reports travel
+	 * with the answer; later ones go through `lottor.report`. Never rejects.
+	 */
+	async consume(items: readonly unknown[]): Promise<ConsumeAnswer[]> {
+		const taken = items.map((item) => this.#outside(() => this.#take(item)));
+		const entries = taken.filter((one) => "envelope" in one);
+		const all = Promise.all(entries.map(({ ended }) => ended));
+		if (entries.length > 0) {
+			await endedWithin(this.#core.settings.clock, ANSWER_WITHIN_MS, all);
+		}
+		return taken.map((one): ConsumeAnswer => {
+			if (!("envelope" in one)) return one;
+			one.answered = true;
+			return one.report ? { result: "reported", report: one.report } : { result: "accepted" };
+		});
+	}
+
+	/** Drops a queued copy of a revision below `minRevision` (R27). @returns whether one runs */
+	drop(id: string, minRevision: number): boolean {
+		const entry = this.#entries.get(id);
+		if (!entry || entry.envelope.revision >= minRevision) return false;
+		if (entry.state !== "queued") return true;
+		this.#remove(entry);
+		return false;
+	}
+
+	/** Takes no new messages, and drops the queued ones: the coordinator sends them elsewhere. */
+	stop(): void {
+		this.#stopping = true;
+		for (const entry of this.#entries.values()) {
+			if (entry.state === "queued") this.#remove(entry);
+		}
+	}
+
+	/** Resolves once no handler runs. Never rejects. */
+	async idle(): Promise<void> {
+		await Promise.all(
+			[...this.#entries.values()]
+				.filter(({ state }) => state === "running")
+				.map(({ ended }) => ended),
+		);
+	}
+
+	#take(item: unknown): ConsumeAnswer | Entry {
+		if (this.#stopping) {
+			const message = "The service is stopping and takes no new messages";
+			return { result: "refused", error: refusal("LOTTOR_STOPPING", message) };
+		}
+		let envelope: Envelope;
+		try {
+			envelope = readEnvelope(item, this.#names, this.#core.storeId);
+		} catch (error) {
+			if (!(error instanceof LottorError)) throw error;
+			return { result: "refused", error: itemError(error) };
+		}
+		const { settings } = this.#core;
+		if (settings.clock.now() - envelope.sentAt > settings.keep / 2) {
+			return { result: "reported", report: { ...this.#base(envelope), result: "expired" } };
+		}
+		const known = this.#entries.get(envelope.id);
+		if (known?.state === "lasting" && envelope.attempt > known.envelope.attempt) {
+			const message = `An earlier attempt of message ${envelope.id} still runs here`;
+			return { result: "refused", error: refusal("LOTTOR_FENCE_BUSY", message) };
+		}
+		if (known) return { result: "accepted" };
+		if (this.#queued >= settings.maxQueued) {
+			const message = `${this.#queued} messages wait already`;
+			return { result: "refused", error: refusal("LOTTOR_CONSUMER_BUSY", message) };
+		}
+		return this.#enqueue(envelope);
+	}
+
+	#enqueue(envelope: Envelope): Entry {
+		let end: () => void = () => undefined;
+		const ended = new Promise<void>((resolve) => (end = resolve));
+		const entry: Entry = {
+			envelope,
+			state: "queued",
+			answered: false,
+			report: undefined,
+			ended,
+			end,
+		};
+		this.#entries.set(envelope.id, entry);
+		const lane = this.#laneOf(envelope.type);
+		lane.queue.push(entry);
+		this.#queued++;
+		this.#pump(lane);
+		return entry;
+	}
+
+	#laneOf(type: string): Lane {
+		const own = this.#types.get(type)?.concurrency;
+		const key = own === undefined ? "" : type;
+		let lane = this.#lanes.get(key);
+		if (!lane) {
+			const limit = own ?? this.#core.settings.concurrency;
+			this.#lanes.set(key, (lane = { limit, running: 0, queue: [] }));
+		}
+		return lane;
+	}
+
+	#pump(lane: Lane): void {
+		while (lane.running < lane.limit) {
+			const entry = lane.queue.shift();
+			if (!entry) return;
+			this.#queued--;
+			this.#running++;
+			lane.running++;
+			entry.state = "running";
+			void this.#process(entry).finally(() => {
+				this.#running--;
+				lane.running--;
+				this.#pump(lane);
+			});
+		}
+	}
+
+	#remove(entry: Entry): void {
+		const lane = this.#laneOf(entry.envelope.type);
+		lane.queue = lane.queue.filter((one) => one !== entry);
+		this.#queued--;
+		this.#entries.delete(entry.envelope.id);
+		entry.end();
+	}
+
+	async #process(entry: Entry): Promise<void> {
+		const { envelope } = entry;
+		try {
+			entry.report = await this.#run(entry);
+			if (entry.report && entry.answered) {
+				this.#reports.add(envelope.coordinator, entry.report);
+			}
+		} catch (error) {
+			// The store could not be used: no report, and the coordinator asks (R28).
+			this.#core.logger.warn(
+				`Lottor: message ${envelope.id} (${envelope.type}) has no result: ${messageOf(error)}`,
+			);
+		} finally {
+			if (entry.state !== "lasting") this.#entries.delete(envelope.id);
+			entry.end();
+		}
+	}
+
+	async #run(entry: Entry): Promise<Report | undefined> {
+		const { store, settings, owner, broker } = this.#core;
+		const { envelope } = entry;
+		const { id, group, attempt, revision, receipt, coordinator } = envelope;
+		const type = this.#types.get(envelope.type);
+		const timeout = type?.timeout ?? settings.handlerTimeout;
+		const result = await store.consume(
+			{
+				id,
+				group,
+				attempt,
+				revision,
+				receipt,
+				coordinator,
+				owner,
+				timeout,
+				// What runs here is in `#entries`, and this message was not.
+				isAlive: (other) => !sameOwner(other, owner) && isOwnerLiving(broker, other),
+			},
+			(tx) => runHandler(this.#core, type, envelope, tx),
+		);
+		return this.#reportOf(entry, result, type);
+	}
+
+	async #reportOf(
+		entry: Entry,
+		result: ConsumeResult,
+		type: MessageType | undefined,
+	): Promise<Report | undefined> {
+		const { logger, metrics, service } = this.#core;
+		const { envelope } = entry;
+		const base = this.#base(envelope);
+		metrics.message(service.fullName, envelope.type, result.result);
+		switch (result.result) {
+			case "consumed":
+				logger.info(`Lottor: message ${envelope.id} (${envelope.type}) consumed`);
+				return { ...base, result: "consumed" };
+			case "duplicate":
+				logger.debug(`Lottor: message ${envelope.id} was consumed before`);
+				return { ...base, revision: result.revision, result: "consumed" };
+			case "busy":
+				return undefined;
+			case "stale":
+				return this.#reportStale(envelope, type);
+			case "failed":
+				return this.#reportFailure(entry, result, type);
+			case "unknown":
+				throw result.error;
+		}
+	}
+
+	async #reportFailure(
+		entry: Entry,
+		{ error, lasting }: Extract<ConsumeResult, { result: "failed" }>,
+		type: MessageType | undefined,
+	): Promise<Report> {
+		const { envelope } = entry;
+		const { id, attempt, revision, receipt, coordinator } = envelope;
+		if (lasting) {
+			entry.state = "lasting";
+			const settled = () => this.#entries.delete(id);
+			lasting.then(settled, settled);
+		}
+		const failure = toFailure(error, type?.check);
+		this.#core.logger.warn(
+			`Lottor: message ${id} (${envelope.type}) failed at attempt ${attempt}: ${failure.message}`,
+		);
+		await this.#core.store.fail({
+			id,
+			attempt,
+			revision,
+			receipt,
+			coordinator,
+			error: failure,
+		});
+		return {
+			...this.#base(envelope),
+			result: "failed",
+			error: failure,
+			...(type?.policy && { policy: type.policy }),
+		};
+	}
+
+	/** The inbox refused this copy: its failure is reported again, a fenced copy is just dropped. */
+	async #reportStale(
+		envelope: Envelope,
+		type: MessageType | undefined,
+	): Promise<Report | undefined> {
+		const [stands] = await this.#core.store.look([envelope.id]);
+		if (stands?.result !== "failed" || stands.attempt !== envelope.attempt) return undefined;
+		return {
+			...this.#base(envelope),
+			revision: stands.revision,
+			result: "failed",
+			error: stands.error,
+			...(type?.policy && { policy: type.policy }),
+		};
+	}
+
+	#base({ id, receipt, attempt, revision }: Envelope) {
+		return { id, receipt, storeId: this.#core.storeId, attempt, revision };
+	}
+}

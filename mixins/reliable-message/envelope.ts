@@ -1,0 +1,86 @@
+import {
+	type CallContext,
+	type Envelope,
+	type ItemError,
+	LottorError,
+	type ErrorCode,
+	parseMessageId,
+	WIRE_VERSION,
+} from "../../protocol/index.ts";
+import { isObject } from "./options.ts";
+
+const TEXTS = ["id", "group", "source", "target", "type", "receipt", "coordinator"] as const;
+const NUMBERS = ["attempt", "revision", "createdAt", "sentAt"] as const;
+
+/**
+ * Checks what came as an envelope.
+ *
+ * @param names the names that this service answers for (R4)
+ * @param storeId the participant store behind it (R3)
+ * @throws LOTTOR_INVALID_REQUEST that names the field, LOTTOR_STORE_MISMATCH
+ */
+export function readEnvelope(item: unknown, names: ReadonlySet<string>, storeId: string): Envelope {
+	if (!isObject(item)) throw wrong("envelope", "must be an object");
+	if (item["v"] !== WIRE_VERSION) throw wrong("v", `must be ${WIRE_VERSION}`);
+	for (const field of TEXTS) {
+		const value = item[field];
+		if (typeof value !== "string" || value === "") throw wrong(field, "must be a text");
+	}
+	for (const field of NUMBERS) {
+		const value = item[field];
+		if (typeof value !== "number" || !Number.isFinite(value) || value < 0) {
+			throw wrong(field, "must be a number from 0");
+		}
+	}
+	if (typeof item["content"] !== "string") throw wrong("content", "must be JSON text");
+	const envelope = item as unknown as Envelope;
+	if (parseMessageId(envelope.id)?.group !== envelope.group) {
+		throw wrong("id", "must be a message id of the group");
+	}
+	if (!names.has(envelope.target)) {
+		throw wrong("target", `is ${envelope.target}, which this service does not answer for`);
+	}
+	if (envelope.storeId !== storeId) {
+		throw new LottorError(
+			"LOTTOR_STORE_MISMATCH",
+			`Message ${envelope.id} is bound to store ${envelope.storeId}, and this service has ${storeId}`,
+			{ message: envelope.id },
+		);
+	}
+	return envelope;
+}
+
+/** Reads the producer's context. What cannot be read is left out: no message fails for it. */
+export function readCallContext(text: unknown): CallContext {
+	if (typeof text !== "string") return {};
+	try {
+		const context: unknown = JSON.parse(text);
+		if (!isObject(context)) return {};
+		const { requestID, parentID, level, tracing, caller, meta } = context;
+		return {
+			...(typeof requestID === "string" && { requestID }),
+			...(typeof parentID === "string" && { parentID }),
+			...(typeof level === "number" && { level }),
+			...(typeof tracing === "boolean" && { tracing }),
+			...(typeof caller === "string" && { caller }),
+			...(isObject(meta) && { meta }),
+		};
+	} catch {
+		return {};
+	}
+}
+
+/** @returns the error as it is answered for one item of a batch */
+export function itemError(error: LottorError): ItemError {
+	const data = isObject(error.data) ? error.data : {};
+	return { code: error.type, message: error.message, retryable: error.retryable, data };
+}
+
+/** @returns the answer's error of this code */
+export function refusal(code: ErrorCode, message: string): ItemError {
+	return itemError(new LottorError(code, message));
+}
+
+function wrong(field: string, problem: string): LottorError {
+	return new LottorError("LOTTOR_INVALID_REQUEST", `${field} ${problem}`, { field });
+}

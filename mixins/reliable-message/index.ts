@@ -1,0 +1,170 @@
+import type { Context, Service, ServiceSchema } from "moleculer";
+import {
+	type AskAnswer,
+	type CheckAnswer,
+	type ConsumeAnswer,
+	type FenceAnswer,
+	LottorError,
+	PARTICIPANT_ACTIONS,
+	type ParticipantStatus,
+} from "../../protocol/index.ts";
+import { mergedMessages } from "./messages.ts";
+import { isObject, readOptions } from "./options.ts";
+import { Participant } from "./participant.ts";
+import type { MessagesSchema, ReliableMessageOptions } from "./types.ts";
+
+export { defineMessages, reliableOf } from "./typed.ts";
+export type { MessageHandlers } from "./typed.ts";
+export type {
+	IncomingMessage,
+	MessageDefinition,
+	MessageMap,
+	MessagesSchema,
+	OutgoingMessage,
+	Reliable,
+	ReliableMessageOptions,
+	ResolvedAs,
+	RetryPolicy,
+	TransactionOptions,
+	UnresolvedGroup,
+} from "./types.ts";
+
+declare module "moleculer" {
+	// The parameters must be those of Moleculer's own declaration.
+	// eslint-disable-next-line @typescript-eslint/no-unused-vars
+	interface ServiceSchema<TSettings, TMethods, TVars, TThis> {
+		/** Handlers of reliable messages, by type; needs the mixin `ReliableMessage`. */
+		messages?: MessagesSchema;
+	}
+}
+
+interface Batch {
+	readonly items: readonly unknown[];
+	/** Consume only: reports that came with an answer and are stored by now. */
+	readonly settled?: unknown;
+}
+
+type BatchContext = Context<Batch>;
+
+/** Nothing that a broker sets for all actions may repeat, refuse or cache these. */
+const ACTION = {
+	visibility: "public",
+	params: { items: "array" },
+	cache: false,
+	bulkhead: { enabled: false },
+	circuitBreaker: { enabled: false },
+	retryPolicy: { enabled: false },
+} as const;
+
+/**
+ * Makes a service a producer of reliable messages and, with a `messages` section in its schema,
+ * their consumer. The service gets `this.reliable` (see {@link Reliable}; typed by {@link reliableOf}
+ * or by a service type of one's own) and the actions `reliable.consume`, `.check`, `.ask`, `.fence` and `.status`, which only coordinators call.
+ *
+ * @param options at least `store`; see {@link ReliableMessageOptions} for the defaults
+ * @returns a mixin for the schema's `mixins`
+ * @throws LOTTOR_INVALID_OPTIONS whose `data.field` names the option, e.g.
+ *   `ReliableMessage.prepareTimeout`. Starting the service throws LOTTOR_STORE_UNUSABLE or
+ *   LOTTOR_STORE_UNAVAILABLE where the store can't be opened
+ */
+export function ReliableMessage(options: ReliableMessageOptions): Partial<ServiceSchema> {
+	const settings = readOptions(options);
+	// Not on the schema: Moleculer deep-clones it, and sends what it holds to other nodes.
+	const participants = new WeakMap<Service, Participant>();
+	const participantOf = (service: Service): Participant => {
+		const participant = participants.get(service);
+		if (!participant) throw new LottorError("LOTTOR_STOPPING", "The service is not running");
+		return participant;
+	};
+
+	function stopped(this: Service): Promise<void> {
+		return participantOf(this).stop();
+	}
+
+	return {
+		actions: {
+			[PARTICIPANT_ACTIONS.consume]: {
+				...ACTION,
+				handler(this: Service, ctx: BatchContext): Promise<ConsumeAnswer[]> {
+					const { consumer, reports } = participantOf(this).answering();
+					reports.acknowledged(readSettled(ctx.params.settled));
+					return consumer.consume(ctx.params.items);
+				},
+			},
+			[PARTICIPANT_ACTIONS.check]: {
+				...ACTION,
+				handler(this: Service, ctx: BatchContext): Promise<CheckAnswer[]> {
+					return participantOf(this).answering().answers.check(ctx.params.items);
+				},
+			},
+			[PARTICIPANT_ACTIONS.ask]: {
+				...ACTION,
+				handler(this: Service, ctx: BatchContext): Promise<AskAnswer[]> {
+					return participantOf(this).answering().answers.ask(ctx.params.items);
+				},
+			},
+			[PARTICIPANT_ACTIONS.fence]: {
+				...ACTION,
+				handler(this: Service, ctx: BatchContext): Promise<FenceAnswer[]> {
+					return participantOf(this).answering().answers.fence(ctx.params.items);
+				},
+			},
+			[PARTICIPANT_ACTIONS.status]: {
+				...ACTION,
+				handler(this: Service, ctx: BatchContext): ParticipantStatus[] {
+					return ctx.params.items.map(() => participantOf(this).status());
+				},
+			},
+		},
+
+		merged(this: Service, schema: ServiceSchema) {
+			const messages = mergedMessages(this.originalSchema);
+			if (Object.keys(messages).length > 0) schema.messages = messages;
+			nameActions(schema);
+			stopFirst(schema, stopped);
+		},
+
+		created(this: Service) {
+			const participant = new Participant(this, settings);
+			participants.set(this, participant);
+			Object.assign(this, { reliable: participant.reliable });
+		},
+
+		async started(this: Service) {
+			this.metadata["lottor"] = await participantOf(this).start();
+		},
+
+		stopped,
+	} as Partial<ServiceSchema>;
+}
+
+/** Coordinators call `<full name>.reliable.consume`, also where the service drops its prefix. */
+function nameActions(schema: ServiceSchema): void {
+	const { $noServiceNamePrefix, $noVersionPrefix } = schema.settings ?? {};
+	if ($noServiceNamePrefix !== true) return;
+	const version = $noVersionPrefix === true ? undefined : schema.version;
+	const prefix =
+		version === undefined ? "" : `${typeof version === "number" ? "v" : ""}${version}.`;
+	for (const name of Object.values(PARTICIPANT_ACTIONS)) {
+		const action = schema.actions?.[name];
+		if (isObject(action)) action["name"] = `${prefix}${schema.name}.${name}`;
+	}
+}
+
+/**
+ * Moleculer stops mixins last. This one must stop first: handlers that still run, and what is left
+ * to tell, need the connections that the service's own `stopped` closes.
+ */
+function stopFirst(schema: ServiceSchema, stopped: (this: Service) => Promise<void>): void {
+	if (!Array.isArray(schema.stopped)) return;
+	const others = schema.stopped.filter((handler) => handler !== stopped);
+	schema.stopped = [...others, stopped];
+}
+
+function readSettled(settled: unknown): { id: string; attempt: number }[] {
+	if (!Array.isArray(settled)) return [];
+	return settled.filter(
+		(one: unknown): one is { id: string; attempt: number } =>
+			isObject(one) && typeof one["id"] === "string" && typeof one["attempt"] === "number",
+	);
+}

@@ -1,0 +1,215 @@
+import { type Service, ServiceBroker } from "moleculer";
+import type { ParticipantStore } from "../../adapters/participant-store/contract.ts";
+import {
+	LottorError,
+	messageOf,
+	type ParticipantMetadata,
+	type ParticipantStatus,
+	type Timer,
+	WIRE_VERSION,
+} from "../../protocol/index.ts";
+import { Answers } from "./answers.ts";
+import { CoordinatorClient } from "./client.ts";
+import { Confirms } from "./confirms.ts";
+import { Consumer } from "./consumer.ts";
+import { activeGroupsOf, type Core } from "./core.ts";
+import { type MessageType, readMessageTypes } from "./messages.ts";
+import { makeMetrics } from "./metrics.ts";
+import { makeStore, type Settings } from "./options.ts";
+import { Producer, stopping } from "./producer.ts";
+import { Reports } from "./reports.ts";
+import { closeShared, openShared } from "./shared-store.ts";
+import { endedWithin } from "./timing.ts";
+import type { Reliable } from "./types.ts";
+import { LOTTOR_VERSION } from "./version.ts";
+
+/** How often the store is searched for what was never acknowledged, and purged. */
+const SWEEP_MS = 60_000;
+/** Younger rows are still being told by whoever wrote them. */
+const SWEEP_AGE_MS = 30_000;
+const PURGE_ROWS = 500;
+/** How long closing the store may take where the time to stop is over already. */
+const CLOSE_WITHIN_MS = 1_000;
+
+/** The parts of a participant that exist while it is started. */
+interface Parts {
+	readonly core: Core;
+	readonly confirms: Confirms;
+	readonly reports: Reports;
+	readonly producer: Producer;
+	readonly consumer: Consumer;
+	readonly answers: Answers;
+}
+
+/** One service that uses the mixin: its parts, from start to stop. */
+export class Participant {
+	readonly #service: Service;
+	readonly #settings: Settings;
+	readonly #types: ReadonlyMap<string, MessageType>;
+	readonly #store: ParticipantStore;
+	#parts: Parts | undefined;
+	#stopping = false;
+	#sweepTimer: Timer | undefined;
+	readonly #wake = () => {
+		this.#parts?.confirms.wake();
+		this.#parts?.reports.wake();
+	};
+
+	/** @throws LOTTOR_INVALID_OPTIONS when the schema's `messages` are wrong */
+	constructor(service: Service, settings: Settings) {
+		this.#service = service;
+		this.#settings = settings;
+		this.#types = readMessageTypes(service, settings);
+		this.#store = makeStore(settings);
+	}
+
+	/** What the service gets as `this.reliable`. */
+	get reliable(): Reliable {
+		return {
+			transaction: async (ctx, messages, work, options) =>
+				this.#running().producer.transaction(ctx, messages, work, options),
+			flushed: async () => {
+				const { confirms, reports } = this.#running();
+				await Promise.all([confirms.flushed(), reports.flushed()]);
+			},
+			store: this.#store,
+		};
+	}
+
+	/**
+	 * Opens the store. Must end before the service is published: its metadata belong to it.
+	 *
+	 * @returns what the service says of itself
+	 * @throws LOTTOR_STORE_UNUSABLE, LOTTOR_STORE_UNAVAILABLE
+	 */
+	async start(): Promise<ParticipantMetadata> {
+		const { broker, logger } = this.#service;
+		const { storeId, guarantee } = await openShared(this.#store);
+		const core: Core = {
+			service: this.#service,
+			broker,
+			logger,
+			settings: this.#settings,
+			store: this.#store,
+			storeId,
+			guarantee,
+			owner: { nodeID: broker.nodeID, instanceID: broker.instanceID },
+			metrics: makeMetrics(broker),
+			active: activeGroupsOf(broker),
+			scopes: new WeakMap(),
+		};
+		this.#stopping = false;
+		this.#parts = this.#makeParts(core);
+		broker.localBus.on("$services.changed", this.#wake);
+		void this.#sweep(0);
+		logger.info(`Lottor: participant store ${this.#store.description} is open (${guarantee})`);
+		return this.#metadata(core);
+	}
+
+	/** Waits for what runs, tells what it can, closes the store. What is left is found later. */
+	async stop(): Promise<void> {
+		const parts = this.#parts;
+		if (!parts || this.#stopping) return;
+		this.#stopping = true;
+		const { producer, consumer, confirms, reports } = parts;
+		const { clock, stopTimeout } = this.#settings;
+		const deadline = clock.now() + stopTimeout;
+		const left = () => Math.max(deadline - clock.now(), 0);
+		this.#sweepTimer?.cancel();
+		producer.stop();
+		consumer.stop();
+		await endedWithin(clock, left(), Promise.all([producer.idle(), consumer.idle()]));
+		await endedWithin(clock, left(), Promise.all([confirms.drained(), reports.drained()]));
+		this.#service.broker.localBus.off("$services.changed", this.#wake);
+		producer.close();
+		confirms.close();
+		reports.close();
+		this.#parts = undefined;
+		// A work that outlived the wait is aborted, or noted as unknown, by its own time limit.
+		await endedWithin(clock, Math.max(left(), CLOSE_WITHIN_MS), closeShared(this.#store));
+	}
+
+	/** The parts that answer the coordinator. @throws LOTTOR_STOPPING when it is not started */
+	answering(): Pick<Parts, "answers" | "consumer" | "reports"> {
+		return this.#running();
+	}
+
+	status(): ParticipantStatus {
+		const { consumer, confirms, reports } = this.#running();
+		const { broker, fullName } = this.#service;
+		return {
+			service: fullName,
+			roles: this.#roles(),
+			serializer: nameOf(broker.serializer) ?? "JSON",
+			transporter: nameOf(broker.transit?.tx) ?? null,
+			version: LOTTOR_VERSION,
+			moleculer: ServiceBroker.MOLECULER_VERSION,
+			running: consumer.running,
+			queued: consumer.queued,
+			unconfirmed: confirms.size,
+			unreported: reports.size,
+			confirmsUnknown: confirms.unknown,
+		};
+	}
+
+	#makeParts(core: Core): Parts {
+		const { clock, random } = this.#settings;
+		const client = new CoordinatorClient(core.broker, clock, random);
+		const confirms = new Confirms(core, client);
+		const reports = new Reports(core, client);
+		const producer = new Producer(core, client, confirms);
+		const consumer = new Consumer(core, this.#types, reports);
+		const answers = new Answers({ core, confirms, consumer, reports });
+		return { core, confirms, reports, producer, consumer, answers };
+	}
+
+	#metadata({ storeId, guarantee, owner }: Core): ParticipantMetadata {
+		return {
+			wire: WIRE_VERSION,
+			roles: this.#roles(),
+			storeId,
+			guarantee,
+			instanceID: owner.instanceID,
+			aliases: this.#settings.aliases,
+			types: [...this.#types.keys()],
+			partitioned: this.#settings.partitioned,
+		};
+	}
+
+	#roles(): ParticipantMetadata["roles"] {
+		return this.#types.size > 0 ? ["producer", "consumer"] : ["producer"];
+	}
+
+	#running(): Parts {
+		if (this.#parts) return this.#parts;
+		if (this.#stopping) throw stopping();
+		throw new LottorError("LOTTOR_STORE_UNAVAILABLE", "The service has not started yet");
+	}
+
+	/** Looks in the store for what was never acknowledged, purges, and comes back later. */
+	async #sweep(age: number): Promise<void> {
+		const parts = this.#parts;
+		if (!parts || this.#isStopping()) return;
+		const { confirms, reports, core } = parts;
+		try {
+			await confirms.sweep(age);
+			await reports.sweep(age);
+			if (age > 0) await this.#store.purge(this.#settings.keep, PURGE_ROWS);
+		} catch (error) {
+			if (!this.#isStopping()) core.logger.warn(`Lottor: sweep failed: ${messageOf(error)}`);
+		}
+		if (this.#isStopping()) return;
+		const { clock, random } = this.#settings;
+		const delay = SWEEP_MS * (0.75 + random.fraction() / 2);
+		this.#sweepTimer = clock.after(delay, () => void this.#sweep(SWEEP_AGE_MS));
+	}
+
+	/** A method, so that it is read anew after each wait. */
+	#isStopping(): boolean {
+		return this.#stopping;
+	}
+}
+
+function nameOf(part: unknown): string | undefined {
+	return typeof part === "object" && part !== null ? part.constructor.name : undefined;
+}
