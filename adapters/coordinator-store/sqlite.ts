@@ -144,9 +144,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	}
 
 	close(): Promise<void> {
-		this.#refusal ??= new Error("it is closed");
-		this.#closing ??= this.#writer.idle().then(() => {
-			this.#disconnect();
+		this.#closing ??= this.#shut().finally(() => {
 			this.#closing = undefined;
 		});
 		return this.#closing;
@@ -285,11 +283,20 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 		});
 	}
 
+	async #shut(): Promise<void> {
+		const opening = this.#opening;
+		this.#opening = undefined;
+		this.#refusal ??= new Error("it is closed");
+		await opening?.catch(() => undefined);
+		this.#refusal ??= new Error("it is closed");
+		await this.#writer.idle();
+		this.#disconnect();
+	}
+
 	#disconnect(): void {
 		this.#db?.close();
 		this.#db = undefined;
 		this.#tables = undefined;
-		this.#opening = undefined;
 	}
 
 	#connected(): Tables {
@@ -303,6 +310,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 		const fault = unavailable(this.#file, error);
 		if (isFatal(error) && this.#tables) {
 			this.#refusal = error;
+			this.#opening = undefined;
 			this.#disconnect();
 			this.#writer.abort(fault);
 		}
