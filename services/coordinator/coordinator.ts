@@ -96,13 +96,16 @@ export class CoordinatorCore {
 
 	/** The registry changed: somebody may be waited for. */
 	registryChanged(): void {
-		if (this.#stopped) return;
+		if (!this.#stopped && this.#look()) this.#arm(this.engine.store.now());
+	}
+
+	/** @returns whether somebody arrived that may be waited for */
+	#look(): boolean {
 		const arrivals = this.engine.view.refresh();
 		this.#dispatcher.refresh();
-		if (arrivals.targets.size + arrivals.storeIds.size === 0) return;
 		for (const target of arrivals.targets) this.engine.flights.starve(target);
 		this.#wakeSources(arrivals.storeIds).catch((error: unknown) => this.#failed(error));
-		this.#arm(this.engine.store.now());
+		return arrivals.targets.size + arrivals.storeIds.size > 0;
 	}
 
 	async #wakeSources(storeIds: ReadonlySet<string>): Promise<void> {
@@ -145,8 +148,7 @@ export class CoordinatorCore {
 	async #passes(): Promise<void> {
 		while (this.#passAgain && !this.#stopped) {
 			this.#passAgain = false;
-			this.engine.view.refresh();
-			this.#dispatcher.refresh();
+			this.#look();
 			try {
 				await this.#checkBack.pass();
 				await this.#dispatcher.wakeHungry();

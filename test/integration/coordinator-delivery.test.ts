@@ -440,7 +440,7 @@ describe("delivery", () => {
 	test("R3 LOTTOR_PARTITIONED_TARGET: instances of one target with different stores stop its delivery", async () => {
 		const here = scripted("auth", { storeId: "store-1" });
 		const there = scripted("auth", { storeId: "store-2" });
-		lottor = await TestCoordinator.start({}, here.schema);
+		lottor = await TestCoordinator.startConnected({}, here.schema);
 		const other = new ServiceBroker({ nodeID: "other", logger: false, transporter: "Fake" });
 		others.push(other);
 		other.createService(there.schema);

@@ -123,8 +123,14 @@ export class TestCoordinator {
 	broker: ServiceBroker;
 	readonly #options: CoordinatorOptions;
 	readonly #services: readonly ServiceSchema[];
+	readonly #transporter: "Fake" | null;
 
-	private constructor(options: CoordinatorOptions, services: readonly ServiceSchema[]) {
+	private constructor(
+		options: CoordinatorOptions,
+		services: readonly ServiceSchema[],
+		transporter: "Fake" | null,
+	) {
+		this.#transporter = transporter;
 		this.clock = new ManualClock();
 		this.folder = mkdtempSync(join(tmpdir(), "lottor-"));
 		this.#options = {
@@ -137,7 +143,11 @@ export class TestCoordinator {
 	}
 
 	#newBroker(): ServiceBroker {
-		const broker = new ServiceBroker({ nodeID: "node", logger: false, transporter: "Fake" });
+		const broker = new ServiceBroker({
+			nodeID: "node",
+			logger: false,
+			transporter: this.#transporter,
+		});
 		broker.createService(Coordinator(this.#options));
 		for (const schema of this.#services) broker.createService(schema);
 		return broker;
@@ -147,7 +157,18 @@ export class TestCoordinator {
 		options: CoordinatorOptions = {},
 		...services: ServiceSchema[]
 	): Promise<TestCoordinator> {
-		const test = new TestCoordinator(options, services);
+		return TestCoordinator.#begin(new TestCoordinator(options, services, null));
+	}
+
+	/** The same, on a transporter that joins the brokers of this process. */
+	static async startConnected(
+		options: CoordinatorOptions = {},
+		...services: ServiceSchema[]
+	): Promise<TestCoordinator> {
+		return TestCoordinator.#begin(new TestCoordinator(options, services, "Fake"));
+	}
+
+	static async #begin(test: TestCoordinator): Promise<TestCoordinator> {
 		await test.broker.start();
 		await test.due();
 		return test;
