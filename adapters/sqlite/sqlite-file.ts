@@ -203,6 +203,11 @@ export class SqliteFile implements TxHost {
 		});
 	}
 
+	/** @returns whether the handle is one of this file's transactions */
+	owns(tx: object): tx is SqliteTx {
+		return tx instanceof Transaction && tx.host === this;
+	}
+
 	/**
 	 * Runs `fn` inside an open transaction of this file, in a savepoint of its own (R11).
 	 *
