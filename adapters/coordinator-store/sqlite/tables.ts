@@ -29,11 +29,11 @@ import {
 	UPDATE_MESSAGE,
 } from "./rows.ts";
 
-/** Groups kept from one transaction to the next: enough for those between prepare and report. */
-const CACHED_GROUPS = 4_096;
-
-/** A group with more messages is read again each time: it would cost too much memory. */
-const CACHED_MESSAGES = 32;
+/**
+ * Messages whose groups are kept from one transaction to the next: enough for those between
+ * prepare and report, and for a group of the largest size, whose reports come one by one.
+ */
+const CACHED_MESSAGES = 8_192;
 
 /**
  * The tables of the store: loads and saves whole groups and keeps the counters true. What is
@@ -43,6 +43,7 @@ export class Tables {
 	readonly #db: DatabaseSync;
 	readonly #statements = new Map<string, StatementSync>();
 	readonly #cache = new Map<string, Stored>();
+	#cachedMessages = 0;
 	readonly #deltas = new Map<string, number>();
 	#dataVersion: unknown;
 	#lastCreated: number | undefined;
@@ -250,7 +251,7 @@ export class Tables {
 	}
 
 	delete({ seq, group }: Stored): void {
-		this.#cache.delete(group.id);
+		this.#drop(group.id);
 		this.#count("group", group.state, -1);
 		for (const message of group.messages) this.#countMessage(message, -1);
 		for (const table of ["timeline", "payloads", "contexts", "messages", "groups"]) {
@@ -260,6 +261,7 @@ export class Tables {
 
 	#forget(): void {
 		this.#cache.clear();
+		this.#cachedMessages = 0;
 		this.#lastCreated = undefined;
 	}
 
@@ -271,16 +273,20 @@ export class Tables {
 
 	#keep(stored: Stored): Stored {
 		const { id, messages, state } = stored.group;
-		this.#cache.delete(id);
-		if (messages.length > CACHED_MESSAGES || state === "completed") return stored;
+		this.#drop(id);
+		if (state === "completed") return stored;
 		this.#cache.set(id, stored);
-		if (this.#cache.size > CACHED_GROUPS) {
-			for (const oldest of this.#cache.keys()) {
-				this.#cache.delete(oldest);
-				break;
-			}
+		this.#cachedMessages += messages.length;
+		for (const oldest of this.#cache.keys()) {
+			if (this.#cachedMessages <= CACHED_MESSAGES) break;
+			this.#drop(oldest);
 		}
 		return stored;
+	}
+
+	#drop(id: string): void {
+		this.#cachedMessages -= this.#cache.get(id)?.group.messages.length ?? 0;
+		this.#cache.delete(id);
 	}
 
 	#write(stored: Stored, entries: readonly NewEntry[], at: number): void {
