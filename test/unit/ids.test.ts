@@ -17,7 +17,7 @@ import {
 } from "../../protocol/index.ts";
 import { GROUP_ID } from "../support/groups.ts";
 
-const at = (now: number) => ({ now: () => now, after: systemClock.after });
+const at = (now: number) => ({ ...systemClock, now: () => now });
 const time = fc.integer({ min: 0, max: 2 ** 48 });
 const key = Buffer.from("0123456789abcdef0123456789abcdef");
 
