@@ -406,6 +406,15 @@ describe("claims", () => {
 		expect(due(claimed(steps.group, "k1", 5_000, T0))).toBeUndefined();
 	});
 
+	it("R21: a lease ends with the write that leaves nothing due, not before", () => {
+		const steps = committed({ messages: [newMessage(), newMessage()] });
+		steps.set(claimed(steps.group, "k1", 5_000, T0)).on("sent");
+		expect(steps.group.leaseUntil).toBe(T0 + 5_000);
+
+		steps.on("sent", {}, 1);
+		expect(steps.group).toMatchObject({ leaseOwner: null, leaseUntil: 0 });
+	});
+
 	it("R21: a report that leaves nothing due ends the lease; one that counts for nothing doesn't", () => {
 		const steps = new Steps().decide({ dispatch: dispatchTo("auth") });
 		const lease = steps.group.leaseUntil;
