@@ -156,6 +156,18 @@ export type Report =
 	/** The copy was too old to be run safely (R34). */
 	| (ReportBase & { readonly result: "expired" });
 
+/** Params of `<service>.reliable.consume`. */
+export interface ConsumeCall {
+	readonly items: readonly Envelope[];
+	/** Reports that came as answers to earlier calls, and are stored by now: they need no repeat. */
+	readonly settled: readonly SettledReport[];
+}
+
+export interface SettledReport {
+	readonly id: string;
+	readonly attempt: number;
+}
+
 /** Answer of `<service>.reliable.consume` to one envelope. */
 export type ConsumeAnswer =
 	/** Its end, in the same call. */

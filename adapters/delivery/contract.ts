@@ -37,11 +37,12 @@ export interface Delivery {
 	stop(): Promise<void>;
 	/**
 	 * Sends. Never rejects; the results come one by one, in any order, each as soon as it is known.
-	 * @param settled called once for each item, with its place
+	 * @param settled called once for each item, with its place; resolves with whether the report
+	 *   that came with the result is stored
 	 */
 	send(
 		items: readonly Outgoing[],
-		settled: (place: number, result: SendResult) => void,
+		settled: (place: number, result: SendResult) => Promise<boolean>,
 	): Promise<void>;
 	/** Messages that the broker still holds for a target, unacknowledged ones included; undefined: can't tell. */
 	backlog(target: string): Promise<number | undefined>;

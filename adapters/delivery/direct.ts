@@ -4,6 +4,8 @@ import {
 	BATCH_ITEMS,
 	type CallContext,
 	type ConsumeAnswer,
+	type ConsumeCall,
+	type Envelope,
 	type Failure,
 	hasCode,
 	type ItemError,
@@ -11,6 +13,7 @@ import {
 	type Owner,
 	PARTICIPANT_ACTIONS,
 	type Report,
+	type SettledReport,
 	STACK_LIMIT,
 } from "../../protocol/index.ts";
 import type { Delivery, DeliveryHost, Outgoing, SendResult, TargetInstance } from "./contract.ts";
@@ -20,8 +23,11 @@ const MAX_BYTES = 16 * 1_024 * 1_024;
 
 interface Queued {
 	readonly outgoing: Outgoing;
-	readonly settle: (result: SendResult) => void;
+	readonly settle: (result: SendResult) => Promise<boolean>;
 }
+
+/** Acknowledgements kept for an instance's next call; those beyond it asks for itself. */
+const SETTLED_KEPT = 2_000;
 
 /**
  * Delivers by Moleculer calls (R28): to the consume action of one living instance, chosen here,
@@ -34,6 +40,8 @@ export function directDelivery(): Delivery {
 	const queues = new Map<string, { instance: TargetInstance; items: Queued[] }>();
 	/** Items under way, by instance: the least loaded one is chosen. */
 	const load = new Map<string, number>();
+	/** Stored reports that an instance has not been told of, by instance. */
+	const told = new Map<string, SettledReport[]>();
 
 	function choose(instances: readonly TargetInstance[]): TargetInstance | undefined {
 		let best: TargetInstance | undefined;
@@ -70,20 +78,33 @@ export function directDelivery(): Delivery {
 	): Promise<void> {
 		const owner = { nodeID: instance.nodeID, instanceID: instance.instanceID };
 		try {
-			const answers = await started().broker.call<ConsumeAnswer[], { items: unknown[] }>(
+			const settled = told.get(key) ?? [];
+			told.delete(key);
+			const answers = await started().broker.call<ConsumeAnswer[], ConsumeCall>(
 				`${instance.service}.${PARTICIPANT_ACTIONS.consume}`,
-				{ items: items.map((item) => item.outgoing.envelope) },
+				{ items: items.map((item) => item.outgoing.envelope), settled },
 				{ nodeID: instance.nodeID, timeout: started().callTimeout, retries: 0 },
 			);
-			items.forEach((item, place) => item.settle(resultOf(answers[place], owner)));
+			items.forEach((item, place) => {
+				const result = resultOf(answers[place], owner);
+				void item.settle(result).then((stored) => {
+					if (stored) tell(key, item.outgoing.envelope);
+				});
+			});
 		} catch (error) {
 			const result = notReported(error, owner);
-			for (const item of items) item.settle(result);
+			for (const item of items) void item.settle(result);
 		} finally {
 			const left = (load.get(key) ?? 0) - items.length;
 			if (left > 0) load.set(key, left);
 			else load.delete(key);
 		}
+	}
+
+	function tell(key: string, { id, attempt }: Envelope): void {
+		const reports = told.get(key);
+		if (!reports) told.set(key, [{ id, attempt }]);
+		else if (reports.length < SETTLED_KEPT) reports.push({ id, attempt });
 	}
 
 	async function callPlain({ outgoing, settle }: Queued): Promise<void> {
@@ -110,12 +131,12 @@ export function directDelivery(): Delivery {
 		} catch (error) {
 			const result = notReported(error, null);
 			if (isTransport(error)) {
-				settle(result);
+				void settle(result);
 				return;
 			}
 			report = { ...base, result: "failed", error: failureOf(error) };
 		}
-		settle({ result: "accepted", instance: null, report });
+		void settle({ result: "accepted", instance: null, report });
 	}
 
 	function started(): DeliveryHost {
@@ -138,9 +159,9 @@ export function directDelivery(): Delivery {
 				items.map(
 					(outgoing, place) =>
 						new Promise<void>((resolve) => {
-							const settle = (result: SendResult): void => {
-								settled(place, result);
+							const settle = (result: SendResult): Promise<boolean> => {
 								resolve();
+								return settled(place, result);
 							};
 							if (outgoing.plain) {
 								void callPlain({ outgoing, settle });
@@ -149,7 +170,7 @@ export function directDelivery(): Delivery {
 							const { target, storeId } = outgoing.envelope;
 							const instance = choose(started().instances(target, storeId));
 							if (instance) enqueue(instance, { outgoing, settle });
-							else settle({ result: "refused", error: nobody(target) });
+							else void settle({ result: "refused", error: nobody(target) });
 						}),
 				),
 			);
@@ -217,18 +238,17 @@ function isTransport(error: unknown): boolean {
 }
 
 function failureOf(error: unknown): Failure {
-	const thrown = error as {
+	const thrown = (typeof error === "object" && error !== null ? error : {}) as {
 		type?: unknown;
-		code?: unknown;
 		retryable?: unknown;
 		stack?: unknown;
 	};
 	const invalid = error instanceof Errors.ValidationError;
 	return {
-		code: String(thrown?.type ?? thrown?.code ?? "ERROR"),
+		code: typeof thrown.type === "string" ? thrown.type : "ERROR",
 		message: messageOf(error),
-		retryable: !invalid && thrown?.retryable !== false,
-		...(typeof thrown?.stack === "string" ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
+		retryable: !invalid && thrown.retryable !== false,
+		...(typeof thrown.stack === "string" ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
 	};
 }
 

@@ -95,6 +95,7 @@ export class Asker {
 		const { view } = this.#engine;
 		const instances = view.instances(first.target, first.storeId);
 		if (instances.length === 0) {
+			const { arrivals } = view;
 			const why = `no living instance of ${first.target} with the store that the message is bound to`;
 			await this.#applyAll(dues, () => ({
 				type: "rescheduled",
@@ -102,6 +103,7 @@ export class Asker {
 				parked: true,
 				why,
 			}));
+			if (view.arrivals !== arrivals) this.#dispatcher.wakeAgain([first.target]);
 			return;
 		}
 		const items = dues.map(({ message }): AskItem => ({

@@ -43,6 +43,8 @@ export class CheckBack {
 	}
 
 	async #handle(claimed: readonly Claimed[]): Promise<void> {
+		const { store, view } = this.#engine;
+		const { arrivals } = view;
 		const answers = await this.ask(claimed.map((one) => one.group));
 		const decisions: Decision[] = [];
 		const changes: Change[] = [];
@@ -62,23 +64,25 @@ export class CheckBack {
 			});
 		}
 		const results = await apply(this.#engine, changes);
+		if (view.arrivals !== arrivals) {
+			// Somebody arrived while these were asked for, and may have been looked for too early.
+			const storeIds = new Set(claimed.map((one) => one.group.storeId));
+			await Promise.all(
+				[...storeIds].map((storeId) => store.wake({ storeId }, claimed.length)),
+			);
+			this.#engine.wakeAt(store.now());
+		}
+		const undecided = new Set(
+			claimed.filter(({ group }) => group.state === "prepared").map(({ group }) => group.id),
+		);
 		for (const result of results) {
-			if (
-				result.result !== "done" ||
-				result.group.state !== "inDoubt" ||
-				result.group.stateAt < this.#justNow()
-			) {
-				continue;
-			}
+			if (result.result !== "done" || result.group.state !== "inDoubt") continue;
+			if (!undecided.has(result.group.id)) continue;
 			this.#engine.meters.count("inDoubt");
 			this.#engine.logger.warn(
 				`Group ${result.group.id} is in doubt; it waits for an operator`,
 			);
 		}
-	}
-
-	#justNow(): number {
-		return this.#engine.store.now();
 	}
 
 	decisionOf(

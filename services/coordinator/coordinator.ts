@@ -39,9 +39,10 @@ export class CoordinatorCore {
 	private constructor(engine: Omit<Engine, "wakeAt">) {
 		this.engine = { ...engine, wakeAt: (at) => this.#arm(at) };
 		const fences = new Fences(this.engine);
-		this.#dispatcher = new Dispatcher(this.engine, fences, (report) =>
-			this.intake.report([report]),
-		);
+		this.#dispatcher = new Dispatcher(this.engine, fences, async (report) => {
+			const [answer] = await this.intake.report([report]);
+			return answer?.result === "ok" || answer?.result === "already";
+		});
 		this.intake = new Intake(this.engine, this.#dispatcher);
 		this.#asker = new Asker(this.engine, this.#dispatcher, fences);
 		this.#checkBack = new CheckBack(this.engine, this.intake, this.#dispatcher);

@@ -6,6 +6,7 @@ import {
 	type Envelope,
 	type GroupRecord,
 	makeReceipt,
+	type MessageEvent,
 	type MessageRecord,
 	needsFence,
 	type PayloadRecord,
@@ -22,16 +23,18 @@ const PARK_MS = 5 * 60_000;
 /** How long a message waits after its consumer, or its broker, refused to take it. */
 const REFUSED_MS = 1_000;
 
+type MessageChange = Extract<Change, { index: number }>;
+
 /** Sends what is due: at once after a commit, and whatever the store says is due. */
 export class Dispatcher {
 	readonly #engine: Engine;
 	readonly #fences: Fences;
-	readonly #report: (report: Report) => Promise<unknown>;
+	readonly #report: (report: Report) => Promise<boolean>;
 	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
 	#stopped = false;
 
-	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<unknown>) {
+	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<boolean>) {
 		this.#engine = engine;
 		this.#fences = fences;
 		this.#report = report;
@@ -139,8 +142,10 @@ export class Dispatcher {
 
 	/** Sends the due pending messages of groups that are leased to this coordinator, or lets them wait. */
 	async plan(claimed: readonly Claimed[]): Promise<void> {
-		const now = this.#engine.store.now();
-		const changes: Change[] = [];
+		const { view, store } = this.#engine;
+		const { arrivals } = view;
+		const now = store.now();
+		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
 		for (const one of claimed) {
 			for (const message of one.group.messages) {
@@ -167,9 +172,20 @@ export class Dispatcher {
 			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
 		});
 		for (const [one, messages] of sent) this.#send(one, messages);
+		if (view.arrivals !== arrivals)
+			this.wakeAgain(changes.map((change) => targetOf(claimed, change)));
 	}
 
-	async #step(group: GroupRecord, message: MessageRecord): Promise<Change | undefined> {
+	/**
+	 * Has messages to these targets woken: somebody arrived while they were being parked, and may
+	 * have been looked for before they were stored.
+	 */
+	wakeAgain(targets: readonly string[]): void {
+		for (const target of targets) this.#engine.flights.starve(target);
+		this.#engine.wakeAt(this.#engine.store.now());
+	}
+
+	async #step(group: GroupRecord, message: MessageRecord): Promise<MessageChange | undefined> {
 		const { view, flights, settings } = this.#engine;
 		const { target } = message;
 		const wait = (why: string) =>
@@ -264,20 +280,26 @@ export class Dispatcher {
 			items.map((item) => item.outgoing),
 			(place, result) => {
 				const item = items[place];
-				if (item) this.#quietly(this.#settled(group, item.message, result));
+				if (!item) return Promise.resolve(false);
+				const settled = this.#settled(group, item.message, result);
+				this.#quietly(settled);
+				return settled.catch(() => false);
 			},
 		);
 		this.#quietly(sent);
 	}
 
-	async #settled(group: GroupRecord, message: MessageRecord, result: SendResult): Promise<void> {
+	async #settled(
+		group: GroupRecord,
+		message: MessageRecord,
+		result: SendResult,
+	): Promise<boolean> {
 		const { flights, logger, view } = this.#engine;
 		switch (result.result) {
 			case "accepted":
 				logger.info(`Message ${message.id} delivered to ${message.target}`);
 				flights.note(message.id, result.instance);
-				if (result.report) await this.#report(result.report);
-				return;
+				return result.report ? this.#report(result.report) : false;
 			case "refused": {
 				logger.debug(`Message ${message.id} was refused: ${result.error.message}`);
 				this.landed(message.id);
@@ -285,11 +307,11 @@ export class Dispatcher {
 				await apply(this.#engine, [
 					this.#change(group, message, { type: "refused", delay: REFUSED_MS, why }),
 				]);
-				return;
+				return false;
 			}
 			case "unknown": {
 				flights.note(message.id, result.instance);
-				if (result.instance === null || view.isLiving(result.instance)) return;
+				if (result.instance === null || view.isLiving(result.instance)) return false;
 				// Its instance is gone: the others can be asked at once.
 				const why = `the instance on ${result.instance.nodeID} is gone`;
 				await apply(this.#engine, [
@@ -300,15 +322,12 @@ export class Dispatcher {
 						why,
 					}),
 				]);
+				return false;
 			}
 		}
 	}
 
-	#change(
-		group: GroupRecord,
-		message: MessageRecord,
-		event: Extract<Change, { index: number }>["event"],
-	): Change {
+	#change(group: GroupRecord, message: MessageRecord, event: MessageEvent): MessageChange {
 		return { id: group.id, index: message.index, epoch: group.epoch, event };
 	}
 
@@ -347,6 +366,11 @@ export class Dispatcher {
 			);
 		});
 	}
+}
+
+function targetOf(claimed: readonly Claimed[], change: MessageChange): string {
+	const one = claimed.find(({ group }) => group.id === change.id);
+	return one?.group.messages[change.index]?.target ?? "";
 }
 
 function isDue(message: MessageRecord, now: number): boolean {

@@ -168,24 +168,24 @@ export function checkOptions(options: CoordinatorOptions): Settings {
 }
 
 function durations(options: CoordinatorOptions): Record<keyof typeof DURATIONS, number> {
-	const result: Record<string, number> = {};
+	const result = {} as Record<keyof typeof DURATIONS, number>;
 	for (const name of Object.keys(DURATIONS) as (keyof typeof DURATIONS)[]) {
 		result[name] = toMs(options[name] ?? DURATIONS[name], `Coordinator.${name}`);
 	}
-	if ((result.pollInterval ?? 0) < 1)
+	if (result.pollInterval < 1)
 		throw invalidOptions("Coordinator.pollInterval", "must be 1 ms or more");
-	return result as Record<keyof typeof DURATIONS, number>;
+	return result;
 }
 
 function counts(options: CoordinatorOptions): Record<keyof typeof COUNTS, number> {
-	const result: Record<string, number> = {};
+	const result = {} as Record<keyof typeof COUNTS, number>;
 	for (const name of Object.keys(COUNTS) as (keyof typeof COUNTS)[]) {
 		result[name] = count(options[name] ?? COUNTS[name], `Coordinator.${name}`, 1);
 	}
-	if ((result.maxMessages ?? 0) > 10_000) {
+	if (result.maxMessages > 10_000) {
 		throw invalidOptions("Coordinator.maxMessages", "must be 10000 or less");
 	}
-	return result as Record<keyof typeof COUNTS, number>;
+	return result;
 }
 
 function count(value: unknown, field: string, least: number): number {

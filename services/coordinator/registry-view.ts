@@ -45,6 +45,7 @@ export class RegistryView {
 	#known = new Set<string>();
 	#lastSeen = new Map<string, number>();
 	#coordinators: Owner[] = [];
+	#arrivals = 0;
 	/** Living names with their stores, to see who arrives. */
 	#pairs = new Set<string>();
 
@@ -96,6 +97,7 @@ export class RegistryView {
 		for (const [key, seen] of this.#lastSeen) {
 			if (now - seen > FORGET_MS) this.#lastSeen.delete(key);
 		}
+		this.#arrivals += arrivals.targets.size + arrivals.storeIds.size;
 		return arrivals;
 	}
 
@@ -103,6 +105,11 @@ export class RegistryView {
 		const key = `${name}|${storeId}`;
 		this.#pairs.add(key);
 		if (!before.has(key)) arrived();
+	}
+
+	/** How many arrivals there were: another number means that somebody came. */
+	get arrivals(): number {
+		return this.#arrivals;
 	}
 
 	/** Every living service with the mixin. */
@@ -202,10 +209,10 @@ function participantOf(
 	owner: Owner,
 	metadata: unknown,
 ): Participant | undefined {
-	const said = metadata as Partial<ParticipantMetadata> | undefined;
-	if (!said || typeof said !== "object" || !Array.isArray(said.roles)) return undefined;
-	if (typeof said.storeId !== "string" || said.roles.includes("coordinator" as never))
-		return undefined;
+	if (typeof metadata !== "object" || metadata === null) return undefined;
+	const said: Partial<ParticipantMetadata> & { readonly roles?: readonly string[] } = metadata;
+	if (!Array.isArray(said.roles) || said.roles.includes("coordinator")) return undefined;
+	if (typeof said.storeId !== "string") return undefined;
 	return {
 		...owner,
 		service,

@@ -48,12 +48,12 @@ class HandDelivery implements Delivery {
 
 	async send(
 		items: readonly Outgoing[],
-		settled: (place: number, result: SendResult) => void,
+		settled: (place: number, result: SendResult) => Promise<boolean>,
 	): Promise<void> {
 		for (const [place, { envelope }] of items.entries()) {
 			this.sent.push(envelope);
 			this.storedAtSend.push(await this.look(envelope));
-			settled(place, this.result);
+			void settled(place, this.result);
 		}
 	}
 }
