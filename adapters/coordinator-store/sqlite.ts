@@ -1,4 +1,4 @@
-import type { DatabaseSync } from "node:sqlite";
+import { DatabaseSync } from "node:sqlite";
 import { resolve } from "node:path";
 
 import {
@@ -71,6 +71,8 @@ export interface SqliteCoordinatorStoreOptions {
 	readonly random?: Random;
 	/** Told after each commit how many calls shared it. */
 	readonly onCommit?: (calls: number) => void;
+	/** Makes the connection; for tests of what goes wrong with one. */
+	readonly connect?: (file: string, timeout: number) => DatabaseSync;
 }
 
 /** Messages that one piece of a larger call writes, about: other calls may come between two pieces. */
@@ -101,6 +103,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	readonly #clock: Clock;
 	readonly #random: Random;
 	readonly #lockTimeout: number;
+	readonly #make: (file: string, timeout: number) => DatabaseSync;
 	readonly #writer: BatchWriter;
 	#db: DatabaseSync | undefined;
 	#tables: Tables | undefined;
@@ -119,6 +122,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 		this.#clock = options.clock ?? systemClock;
 		this.#random = options.random ?? systemRandom;
 		this.#lockTimeout = toMs(options.lockTimeout ?? "3s", "lockTimeout");
+		this.#make = options.connect ?? ((file, timeout) => new DatabaseSync(file, { timeout }));
 		this.#writer = new BatchWriter(
 			{
 				begin: () => this.#connected().begin(),
@@ -269,7 +273,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	async #connect(): Promise<OpenedCoordinatorStore> {
 		await this.#closing;
 		return this.#patiently(() => {
-			const db = connect(this.#file);
+			const db = connect(this.#file, this.#make);
 			try {
 				const identity = migrate(db, this.#file, this.#random);
 				this.#db = db;

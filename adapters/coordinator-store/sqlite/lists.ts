@@ -16,6 +16,12 @@ export interface Position {
 	readonly index: number;
 }
 
+const BY_ID = "INDEXED BY sqlite_autoindex_lottor_groups_1";
+
+/** The first group made at a time or later. */
+export const FIRST_SINCE_SQL =
+	"SELECT seq FROM lottor_groups INDEXED BY lottor_groups_created WHERE created_at >= ? ORDER BY created_at, seq LIMIT 1";
+
 interface Condition {
 	readonly sql: string;
 	readonly values: readonly SQLInputValue[];
@@ -29,8 +35,16 @@ interface Source {
 	/** Column that orders the list, and the message's place, `0` in lists of groups. */
 	readonly key: string;
 	readonly index: string;
+	/** Keys stay below this. */
+	readonly end?: string | number;
 	/** Several rows of the index may belong to one entry of the list. */
 	readonly grouped?: boolean;
+}
+
+/** The ranges that a filter's list walks, and which part of the filter they answer. */
+interface Chosen<Filter> {
+	readonly used: keyof Filter | undefined;
+	readonly sources: readonly Source[];
 }
 
 /** How a filter is answered: by ranges of an index, walked together, and conditions on top. */
@@ -48,64 +62,71 @@ export interface Plan {
  * source, states; the others filter on top.
  */
 export function planGroups(tables: Tables, filter: GroupFilter): Plan {
-	const { states, source, target, type, idPrefix, conflict, since, until } = filter;
+	const { states, source, target, type, idPrefix, conflict } = filter;
 	const order = idPrefix === undefined ? "seq" : "id";
-	const byMessage =
-		idPrefix === undefined &&
-		conflict !== true &&
-		!fewGroups(states) &&
-		(type !== undefined || target !== undefined);
-	const column = (name: string) =>
-		byMessage ? `(SELECT g.${name} FROM lottor_groups g WHERE g.seq = m.seq)` : `g.${name}`;
+	const { used, sources } = groupSources(filter);
+	const byMessage = used === "type" || used === "target";
+	const column = (name: string) => (byMessage ? ofGroup(name) : `g.${name}`);
 	const rest: Condition[] = [];
-	const groups = (index: string, ...where: Condition[]): Source => ({
-		from: `lottor_groups g ${index === "" ? "NOT INDEXED" : `INDEXED BY ${index}`}`,
-		where,
-		key: order === "id" ? "g.id" : "g.seq",
-		index: "0",
-	});
-	let sources: Source[];
-	let usesStates = false;
-	let usesSource = false;
-	if (idPrefix !== undefined) {
-		sources = [groups("sqlite_autoindex_lottor_groups_1", prefix("g.id", idPrefix))];
-	} else if (conflict === true) {
-		sources = [groups("lottor_groups_conflict", { sql: "g.conflict IS NOT NULL", values: [] })];
-	} else if (byMessage) {
-		const by = type === undefined ? "target" : "type";
-		sources = [
-			{
-				from: `lottor_messages m INDEXED BY lottor_messages_${by}`,
-				where: [equal(`m.${by}`, type ?? target ?? "")],
-				key: "m.seq",
-				index: "0",
-				grouped: true,
-			},
-		];
-		if (type !== undefined && target !== undefined) rest.push(equal("m.target", target));
-	} else if (states && (fewGroups(states) || source === undefined)) {
-		usesStates = true;
-		sources = [...new Set(states)].map((state) =>
-			groups("lottor_groups_state", equal("g.state", state)),
-		);
-	} else if (source !== undefined) {
-		usesSource = true;
-		sources = [groups("lottor_groups_source", equal("g.source", source))];
-	} else {
-		sources = [groups("")];
-	}
-	if (states && !usesStates) rest.push(among(column("state"), states));
-	if (source !== undefined && !usesSource) rest.push(equal(column("source"), source));
-	if (conflict !== undefined && !(conflict && sources[0]?.from.includes("_conflict"))) {
+	if (states && used !== "states") rest.push(among(column("state"), states));
+	if (source !== undefined && used !== "source") rest.push(equal(column("source"), source));
+	if (conflict !== undefined && used !== "conflict") {
 		rest.push({ sql: `(${column("conflict")} IS NOT NULL) = ?`, values: [conflict ? 1 : 0] });
 	}
+	if (used === "type" && target !== undefined) rest.push(equal("m.target", target));
 	if (!byMessage && (type !== undefined || target !== undefined)) {
 		rest.push({
-			sql: "EXISTS (SELECT 1 FROM lottor_messages m WHERE m.seq = g.seq AND m.type = coalesce(?, m.type) AND m.target = coalesce(?, m.target))",
+			sql:
+				"EXISTS (SELECT 1 FROM lottor_messages m WHERE m.seq = g.seq " +
+				"AND m.type = coalesce(?, m.type) AND m.target = coalesce(?, m.target))",
 			values: [type ?? null, target ?? null],
 		});
 	}
-	return bounded(tables, { order, sources, rest }, since, until);
+	return bounded(tables, { order, sources, rest }, filter);
+}
+
+function groupSources(filter: GroupFilter): Chosen<GroupFilter> {
+	const { states, source, target, type, idPrefix, conflict } = filter;
+	const of = (
+		index: string,
+		where: readonly Condition[],
+		more: Partial<Source> = {},
+	): Source => ({
+		from: `lottor_groups g ${index}`,
+		where,
+		key: "g.seq",
+		index: "0",
+		...more,
+	});
+	const byState = (wanted: readonly string[]) =>
+		[...new Set(wanted)].map((state) =>
+			of("INDEXED BY lottor_groups_state", [equal("g.state", state)]),
+		);
+	const byMessage = (column: string, value: string): Source => ({
+		from: `lottor_messages m INDEXED BY lottor_messages_${column}`,
+		where: [equal(`m.${column}`, value)],
+		key: "m.seq",
+		index: "0",
+		grouped: true,
+	});
+	if (idPrefix !== undefined) {
+		const where = [{ sql: "g.id >= ?", values: [idPrefix] }];
+		const range = { key: "g.id", end: idPrefix + AFTER };
+		return { used: "idPrefix", sources: [of(BY_ID, where, range)] };
+	}
+	if (conflict === true) {
+		const where = [{ sql: "g.conflict IS NOT NULL", values: [] }];
+		return { used: "conflict", sources: [of("INDEXED BY lottor_groups_conflict", where)] };
+	}
+	if (states && fewGroups(states)) return { used: "states", sources: byState(states) };
+	if (type !== undefined) return { used: "type", sources: [byMessage("type", type)] };
+	if (target !== undefined) return { used: "target", sources: [byMessage("target", target)] };
+	if (source !== undefined) {
+		const where = [equal("g.source", source)];
+		return { used: "source", sources: [of("INDEXED BY lottor_groups_source", where)] };
+	}
+	if (states) return { used: "states", sources: byState(states) };
+	return { used: undefined, sources: [of("NOT INDEXED", [])] };
 }
 
 /**
@@ -115,43 +136,8 @@ export function planGroups(tables: Tables, filter: GroupFilter): Plan {
  * type, target, source, states; the others filter on top.
  */
 export function planMessages(tables: Tables, filter: MessageFilter): Plan {
-	const { states, source, target, type, errorCode, groupPrefix, since, until } = filter;
-	const column = (name: string) => `(SELECT g.${name} FROM lottor_groups g WHERE g.seq = m.seq)`;
-	const messages = (index: string, ...where: Condition[]): Source => ({
-		from: `lottor_messages m ${index === "" ? "NOT INDEXED" : `INDEXED BY lottor_messages_${index}`}`,
-		where,
-		key: "m.seq",
-		index: "m.idx",
-	});
-	const joined = (index: string, key: string, where: Condition): Source => ({
-		from: `lottor_groups g INDEXED BY ${index} CROSS JOIN lottor_messages m ON m.seq = g.seq`,
-		where: [where],
-		key,
-		index: "m.idx",
-	});
-	let sources: Source[];
-	let used: keyof MessageFilter | undefined;
-	if (groupPrefix !== undefined) {
-		used = "groupPrefix";
-		sources = [joined("sqlite_autoindex_lottor_groups_1", "g.id", prefix("g.id", groupPrefix))];
-	} else if (errorCode !== undefined) {
-		used = "errorCode";
-		sources = [messages("error", equal("m.error_code", errorCode))];
-	} else if (states && (fewMessages(states) || !(type ?? target ?? source))) {
-		used = "states";
-		sources = [...new Set(states)].map((state) => messages("state", equal("m.state", state)));
-	} else if (type !== undefined) {
-		used = "type";
-		sources = [messages("type", equal("m.type", type))];
-	} else if (target !== undefined) {
-		used = "target";
-		sources = [messages("target", equal("m.target", target))];
-	} else if (source !== undefined) {
-		used = "source";
-		sources = [joined("lottor_groups_source", "g.seq", equal("g.source", source))];
-	} else {
-		sources = [messages("")];
-	}
+	const { states, source, target, type, errorCode, groupPrefix } = filter;
+	const { used, sources } = messageSources(filter);
 	const rest: Condition[] = [];
 	if (states && used !== "states") rest.push(among("m.state", states));
 	if (type !== undefined && used !== "type") rest.push(equal("m.type", type));
@@ -159,9 +145,54 @@ export function planMessages(tables: Tables, filter: MessageFilter): Plan {
 	if (errorCode !== undefined && used !== "errorCode") {
 		rest.push(equal("m.error_code", errorCode));
 	}
-	if (source !== undefined && used !== "source") rest.push(equal(column("source"), source));
+	if (source !== undefined && used !== "source") rest.push(equal(ofGroup("source"), source));
 	const order = groupPrefix === undefined ? "seq" : "id";
-	return bounded(tables, { order, sources, rest }, since, until);
+	return bounded(tables, { order, sources, rest }, filter);
+}
+
+function messageSources(filter: MessageFilter): Chosen<MessageFilter> {
+	const { states, source, target, type, errorCode, groupPrefix } = filter;
+	const of = (index: string, ...where: Condition[]): Source => ({
+		from: `lottor_messages m ${index}`,
+		where,
+		key: "m.seq",
+		index: "m.idx",
+	});
+	const joined = (index: string, where: Condition, more: Partial<Source> = {}): Source => ({
+		from: `lottor_groups g ${index} CROSS JOIN lottor_messages m ON m.seq = g.seq`,
+		where: [where],
+		key: "g.seq",
+		index: "m.idx",
+		...more,
+	});
+	if (groupPrefix !== undefined) {
+		const where = { sql: "g.id >= ?", values: [groupPrefix] };
+		const range = { key: "g.id", end: groupPrefix + AFTER };
+		return { used: "groupPrefix", sources: [joined(BY_ID, where, range)] };
+	}
+	if (errorCode !== undefined) {
+		const where = equal("m.error_code", errorCode);
+		return { used: "errorCode", sources: [of("INDEXED BY lottor_messages_error", where)] };
+	}
+	if (states && (fewMessages(states) || !(type ?? target ?? source))) {
+		const sources = [...new Set(states)].map((state) =>
+			of("INDEXED BY lottor_messages_state", equal("m.state", state)),
+		);
+		return { used: "states", sources };
+	}
+	if (type !== undefined) {
+		const where = equal("m.type", type);
+		return { used: "type", sources: [of("INDEXED BY lottor_messages_type", where)] };
+	}
+	if (target !== undefined) {
+		const where = equal("m.target", target);
+		return { used: "target", sources: [of("INDEXED BY lottor_messages_target", where)] };
+	}
+	if (source !== undefined) {
+		const where = equal("g.source", source);
+		return { used: "source", sources: [joined("INDEXED BY lottor_groups_source", where)] };
+	}
+	return { used: undefined, sources: [of("NOT INDEXED")] };
 }
 
 /** One step down the list. */
@@ -213,20 +244,7 @@ export function queryOf(
 	after: Position | undefined,
 	limit: number,
 ): { sql: string; values: SQLInputValue[] } {
-	const where = [...source.where];
-	if (after !== undefined) {
-		const { key, index } = source;
-		where.push(
-			index === "0"
-				? { sql: `${key} < ?`, values: [after.key] }
-				: source.from.includes("JOIN")
-					? {
-							sql: `${key} <= ? AND (${key} < ? OR ${index} < ?)`,
-							values: [after.key, after.key, after.index],
-						}
-					: { sql: `(${key}, ${index}) < (?, ?)`, values: [after.key, after.index] },
-		);
-	}
+	const where = [...source.where, ...below(source, after)];
 	const hit = plan.rest.map(({ sql }) => sql).join(" AND ");
 	const grouping = source.grouped ? `GROUP BY ${source.key}` : "";
 	const ordering = source.index === "0" ? "" : `, ${source.index} DESC`;
@@ -242,6 +260,24 @@ export function queryOf(
 			limit,
 		],
 	};
+}
+
+/** SQLite seeks to one upper bound only, so the cursor takes the place of the range's own. */
+function below({ key, index, end, from }: Source, after: Position | undefined): Condition[] {
+	if (end !== undefined && (after === undefined || after.key >= end)) {
+		return [{ sql: `${key} < ?`, values: [end] }];
+	}
+	if (after === undefined) return [];
+	if (index === "0") return [{ sql: `${key} < ?`, values: [after.key] }];
+	if (!from.includes("JOIN")) {
+		return [{ sql: `(${key}, ${index}) < (?, ?)`, values: [after.key, after.index] }];
+	}
+	return [
+		{
+			sql: `${key} <= ? AND (${key} < ? OR ${index} < ?)`,
+			values: [after.key, after.key, after.index],
+		},
+	];
 }
 
 /** @returns the opaque text of a position */
@@ -277,37 +313,30 @@ export function positionOf(cursor: string, plan: Plan): Position {
 function bounded(
 	tables: Tables,
 	plan: Plan,
-	since: number | undefined,
-	until: number | undefined,
+	{ since, until }: { readonly since?: number; readonly until?: number },
 ): Plan {
-	const extra: Condition[] = [];
-	for (const [time, sign] of [
-		[since, ">="],
-		[until, "<"],
-	] as const) {
-		if (time === undefined) continue;
-		if (plan.order === "id") {
-			extra.push({ sql: `g.created_at ${sign} ?`, values: [time] });
-			continue;
-		}
-		const first = tables.row(
-			"SELECT seq FROM lottor_groups INDEXED BY lottor_groups_created WHERE created_at >= ? ORDER BY created_at, seq LIMIT 1",
-			time,
-		);
-		extra.push({
-			sql: `# ${sign} ?`,
-			values: [(first?.["seq"] as number | undefined) ?? Number.MAX_SAFE_INTEGER],
-		});
+	if (plan.order === "id") {
+		const rest = [...plan.rest];
+		if (since !== undefined) rest.push({ sql: "g.created_at >= ?", values: [since] });
+		if (until !== undefined) rest.push({ sql: "g.created_at < ?", values: [until] });
+		return { ...plan, rest };
 	}
-	if (plan.order === "id") return { ...plan, rest: [...plan.rest, ...extra] };
+	const firstAt = (time: number) =>
+		(tables.row(FIRST_SINCE_SQL, time)?.["seq"] as number | undefined) ??
+		Number.MAX_SAFE_INTEGER;
 	const sources = plan.sources.map((source) => ({
 		...source,
-		where: [
-			...source.where,
-			...extra.map(({ sql, values }) => ({ sql: sql.replace("#", source.key), values })),
-		],
+		...(until === undefined ? {} : { end: firstAt(until) }),
+		where:
+			since === undefined
+				? source.where
+				: [...source.where, { sql: `${source.key} >= ?`, values: [firstAt(since)] }],
 	}));
 	return { ...plan, sources };
+}
+
+function ofGroup(column: string): string {
+	return `(SELECT g.${column} FROM lottor_groups g WHERE g.seq = m.seq)`;
 }
 
 function fewGroups(states: GroupFilter["states"]): boolean {
@@ -327,10 +356,6 @@ function among(column: string, values: readonly string[]): Condition {
 		sql: `${column} IN (SELECT value FROM json_each(?))`,
 		values: [JSON.stringify(values)],
 	};
-}
-
-function prefix(column: string, text: string): Condition {
-	return { sql: `${column} >= ? AND ${column} < ?`, values: [text, text + AFTER] };
 }
 
 /** Later groups first. */

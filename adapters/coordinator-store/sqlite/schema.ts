@@ -1,6 +1,6 @@
 import { mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync } from "node:sqlite";
 
 import { LottorError, messageOf, newStoreId, type Random } from "../../../protocol/index.ts";
 import { isBusy, unusable } from "./faults.ts";
@@ -149,11 +149,14 @@ export interface Identity {
  * @throws LOTTOR_STORE_UNUSABLE when it is damaged, read-only or not durable
  * @throws SQLite's own error when another process holds the lock right now
  */
-export function connect(file: string): DatabaseSync {
+export function connect(
+	file: string,
+	make: (file: string, timeout: number) => DatabaseSync,
+): DatabaseSync {
 	let db: DatabaseSync | undefined;
 	try {
 		mkdirSync(dirname(file), { recursive: true });
-		db = new DatabaseSync(file, { timeout: BUSY_TIMEOUT_MS });
+		db = make(file, BUSY_TIMEOUT_MS);
 		// Reading first tells a damaged file from one that can't be put into WAL mode.
 		db.prepare("SELECT count(*) FROM sqlite_schema").get();
 		demand(db, file, "journal_mode", "WAL", "wal");

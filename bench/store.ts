@@ -1,0 +1,214 @@
+// How fast the embedded coordinator store is, beside what SQLite itself gives on this disk:
+//   node bench/store.ts [--json] [--seconds 2]
+// Raw: rows of 200 bytes under group commit, on the main thread and in a worker. Store: groups
+// of one message through insert, decide with dispatch, and consumed.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { monitorEventLoopDelay } from "node:perf_hooks";
+import { DatabaseSync } from "node:sqlite";
+import { parseArgs } from "node:util";
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
+
+import { sqliteCoordinatorStore } from "../adapters/coordinator-store/sqlite.ts";
+import { newGroupId, systemClock, systemRandom } from "../protocol/index.ts";
+
+const ROUNDS = 3;
+const CONCURRENT = [1, 16, 128];
+const ROW = "x".repeat(200);
+
+interface Figures {
+	readonly what: string;
+	readonly concurrent: number;
+	readonly perSecond: number;
+	/** Of the whole process, its worker included. */
+	readonly cpuMicros: number;
+	/** The longest that the main thread's loop was held up. */
+	readonly stallMs: number;
+}
+
+/** Something to measure: `once` is one unit of work. */
+interface Subject {
+	once(): Promise<void>;
+	close(): Promise<void>;
+}
+
+type Commit = (rows: readonly string[]) => void;
+
+function rawTable(file: string): { commit: Commit; close: () => void } {
+	const db = new DatabaseSync(file);
+	db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
+	db.exec("CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, content TEXT)");
+	const insert = db.prepare("INSERT INTO rows (content) VALUES (?)");
+	return {
+		commit(rows) {
+			db.exec("BEGIN IMMEDIATE");
+			for (const row of rows) insert.run(row);
+			db.exec("COMMIT");
+		},
+		close: () => db.close(),
+	};
+}
+
+/** Gathers what comes while `write` is at it, and writes that next. */
+function grouped(write: (rows: readonly string[]) => void | Promise<void>): () => Promise<void> {
+	let waiting: (() => void)[] = [];
+	let busy = false;
+	const flush = async (): Promise<void> => {
+		const batch = waiting;
+		waiting = [];
+		await write(batch.map(() => ROW));
+		for (const resolve of batch) resolve();
+		busy = false;
+		schedule();
+	};
+	const schedule = (): void => {
+		if (busy || waiting.length === 0) return;
+		busy = true;
+		setImmediate(() => void flush());
+	};
+	return () =>
+		new Promise((resolve) => {
+			waiting.push(resolve);
+			schedule();
+		});
+}
+
+function rawOnMain(file: string): Subject {
+	const table = rawTable(file);
+	return { once: grouped(table.commit), close: async () => table.close() };
+}
+
+function rawInWorker(file: string): Subject {
+	const worker = new Worker(new URL(import.meta.url), { workerData: file });
+	const once = grouped(
+		(rows) =>
+			new Promise((resolve) => {
+				worker.once("message", () => resolve());
+				worker.postMessage(rows);
+			}),
+	);
+	return {
+		once,
+		async close() {
+			await worker.terminate();
+		},
+	};
+}
+
+async function store(file: string): Promise<Subject> {
+	const store = sqliteCoordinatorStore({ file });
+	await store.open();
+	const content = JSON.stringify({ user: "x".repeat(160), role: "admin" });
+	const ready = new Map([["auth", { storeId: "b".repeat(32) }]]);
+	return {
+		async once() {
+			const id = newGroupId(systemClock, systemRandom);
+			const message = { target: "auth", type: "grant-role", content, bytes: content.length };
+			const rest = { delay: 0, maxAttempts: null, orderingKey: null, plain: false };
+			await store.insert([
+				{
+					id,
+					source: "user",
+					storeId: "a".repeat(32),
+					guarantee: "transactional",
+					owner: { nodeID: "node-user", instanceID: "user-1" },
+					hash: "0".repeat(64),
+					idempotencyKey: null,
+					checkAfter: 10_000,
+					context: '{"requestID":"5f0e7c3a"}',
+					messages: [{ ...message, ...rest }],
+				},
+			]);
+			const dispatch = { owner: "lottor", lease: 5_000, ackTimeout: 10_000, ready };
+			const decided = await store.decide([
+				{ id, to: "committed", by: "producer", who: "user", dispatch },
+			]);
+			const applied = await store.apply([
+				{ id, index: 0, event: { type: "consumed", revision: 0, who: "auth" } },
+			]);
+			if (decided[0]?.result !== "done" || applied[0]?.result !== "done") {
+				throw new Error("a step was not done");
+			}
+		},
+		close: () => store.close(),
+	};
+}
+
+async function measure(
+	what: string,
+	make: (file: string) => Subject | Promise<Subject>,
+	concurrent: number,
+	seconds: number,
+): Promise<Figures> {
+	const folder = mkdtempSync(join(tmpdir(), "lottor-bench-store-"));
+	const subject = await make(join(folder, "bench.db"));
+	await Promise.all(Array.from({ length: concurrent }, () => subject.once()));
+
+	const delay = monitorEventLoopDelay({ resolution: 1 });
+	delay.enable();
+	const cpu = process.cpuUsage();
+	const start = performance.now();
+	const end = start + seconds * 1_000;
+	let count = 0;
+	await Promise.all(
+		Array.from({ length: concurrent }, async () => {
+			while (performance.now() < end) {
+				await subject.once();
+				count++;
+			}
+		}),
+	);
+	const took = (performance.now() - start) / 1_000;
+	const { user, system } = process.cpuUsage(cpu);
+	delay.disable();
+
+	await subject.close();
+	rmSync(folder, { recursive: true, force: true });
+	return {
+		what,
+		concurrent,
+		perSecond: Math.round(count / took),
+		cpuMicros: Math.round(((user + system) / count) * 10) / 10,
+		stallMs: Math.round(delay.max / 1e5) / 10,
+	};
+}
+
+/** The run with the median rate. */
+async function median(run: () => Promise<Figures>): Promise<Figures> {
+	const runs: Figures[] = [];
+	for (let round = 0; round < ROUNDS; round++) runs.push(await run());
+	runs.sort((a, b) => a.perSecond - b.perSecond);
+	const middle = runs[Math.floor(ROUNDS / 2)];
+	if (!middle) throw new Error("no run");
+	return middle;
+}
+
+async function main(): Promise<void> {
+	const { values } = parseArgs({
+		options: { json: { type: "boolean" }, seconds: { type: "string", default: "2" } },
+	});
+	const seconds = Number(values.seconds);
+	const subjects: [string, (file: string) => Subject | Promise<Subject>][] = [
+		["raw rows, main thread", rawOnMain],
+		["raw rows, worker", rawInWorker],
+		["store, three steps", store],
+	];
+	const figures: Figures[] = [];
+	for (const [what, make] of subjects) {
+		for (const concurrent of CONCURRENT) {
+			figures.push(await median(() => measure(what, make, concurrent, seconds)));
+		}
+	}
+	if (values.json) console.log(JSON.stringify(figures, null, "\t"));
+	else console.table(figures);
+}
+
+if (isMainThread) await main();
+else {
+	const { commit } = rawTable(workerData as string);
+	parentPort?.on("message", (rows: string[]) => {
+		commit(rows);
+		parentPort?.postMessage(null);
+	});
+}
