@@ -65,6 +65,13 @@ interface TcpReader {
 	onTcpClientConnected(socket: Socket): void;
 }
 
+/** What of a node the gossip goes by. */
+interface GossipNode {
+	available: boolean;
+	port: number;
+	seq: number;
+}
+
 /**
  * Moleculer's TCP transporter for several processes on one machine, with nothing to install and nothing
  * to be seen from outside: the stock one listens on all interfaces and announces itself by multicast,
@@ -106,6 +113,23 @@ export class LoopbackTcp extends Transporters.TCP {
 	set reader(reader: TcpReader | null) {
 		if (reader) reader.listen = () => listenOnLoopback(reader);
 		this.currentReader = reader;
+	}
+
+	/**
+	 * A node that comes back under its name usually has another port, and Moleculer keeps the old one:
+	 * it would be looked for there until its entry is forgotten, ten minutes later. Telling it that it
+	 * is held for gone makes it answer at once with all it offers.
+	 */
+	override processGossipHello(message: Buffer, socket: Socket): void {
+		super.processGossipHello(message, socket);
+		const { payload } = this.deserialize("GOSSIP_HELLO", message) as unknown as {
+			payload: { sender: string; port: number };
+		};
+		const node = this.nodes.get(payload.sender) as GossipNode | undefined;
+		if (!node || node.available) return;
+		node.port = payload.port;
+		const offline = node.seq > 0 ? { [payload.sender]: node.seq } : {};
+		this.sendGossipToRandomEndpoint({ offline }, [node as never]);
 	}
 
 	/** Every node is on this machine, whatever host name or addresses it tells. */

@@ -154,4 +154,28 @@ describe("LoopbackTcp", () => {
 			type: "SERVICE_NOT_AVAILABLE",
 		});
 	});
+
+	it("finds a node again that was killed and came back on another port", async () => {
+		const { broker, url } = await startNode("node-a");
+		const startPeer = () => {
+			const peer = spawn(process.execPath, [PEER, "node-b", url], { stdio: "inherit" });
+			const exited = once(peer, "exit");
+			const kill = () => {
+				peer.kill("SIGKILL");
+				return exited;
+			};
+			cleanups.push(kill);
+			return { peer, kill };
+		};
+		const first = startPeer();
+		await broker.waitForServices("node-b", 15_000, 20);
+		const gone = new Promise((resolve) => broker.localBus.once("$node.disconnected", resolve));
+		await first.kill();
+		await gone;
+
+		const second = startPeer();
+		await broker.waitForServices("node-b", 15_000, 20);
+
+		expect(await broker.call("node-b.whoami")).toBe(second.peer.pid);
+	});
 });
