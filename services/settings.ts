@@ -1,6 +1,14 @@
 import { join, resolve } from "node:path";
 
-import { type Duration, invalidOptions, toMs } from "../protocol/index.ts";
+import { resolveCoordinatorStore } from "../adapters/coordinator-store/index.ts";
+import { resolveParticipantStore } from "../adapters/participant-store/index.ts";
+import {
+	type Duration,
+	invalidOptions,
+	systemClock,
+	systemRandom,
+	toMs,
+} from "../protocol/index.ts";
 
 /** Which of the services this process runs: all of them, or one of the three processes. */
 export const PROCESSES = ["all", "lottor", "auth", "user"] as const;
@@ -51,7 +59,16 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 export function readSettings(env: Environment = process.env): Settings {
 	const data = resolve(text(env, "LOTTOR_DATA") ?? "data");
-	const store = (name: string, file: string) => text(env, name) ?? `sqlite:${join(data, file)}`;
+	const store = (
+		name: string,
+		file: string,
+		resolveStore: typeof resolveParticipantStore | typeof resolveCoordinatorStore,
+	) => {
+		const url = text(env, name) ?? `sqlite:${join(data, file)}`;
+		// Only to have a wrong one refused here, by the variable's name: nothing is opened.
+		resolveStore(url, name, { clock: systemClock, random: systemRandom });
+		return url;
+	};
 	return {
 		process: oneOf(env, "LOTTOR_PROCESS", PROCESSES) ?? "all",
 		data,
@@ -59,9 +76,9 @@ export function readSettings(env: Environment = process.env): Settings {
 		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
 		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
 		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
-		lottorStore: store("LOTTOR_STORE", "lottor.db"),
-		userStore: store("USER_STORE", "user.db"),
-		authStore: store("AUTH_STORE", "auth.db"),
+		lottorStore: store("LOTTOR_STORE", "lottor.db", resolveCoordinatorStore),
+		userStore: store("USER_STORE", "user.db", resolveParticipantStore),
+		authStore: store("AUTH_STORE", "auth.db", resolveParticipantStore),
 		logLevel: oneOf(env, "LOTTOR_LOG_LEVEL", LOG_LEVELS) ?? "info",
 		times: {
 			...duration(env, "LOTTOR_CHECK_AFTER", "checkAfter"),
