@@ -1,0 +1,22 @@
+// One of the demo's processes: `node node.ts <name> <folder> <port>`, the port being the demo's own.
+import { ServiceBroker } from "moleculer";
+
+import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { countCopies, servicesOf } from "./services.ts";
+import { type NodeName, READY } from "./words.ts";
+
+const [name, folder, port] = process.argv.slice(2) as [NodeName, string, string];
+
+const broker = new ServiceBroker({
+	nodeID: name,
+	transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/demo` }),
+	logger: { type: "Console", options: { colors: false } },
+	middlewares: [countCopies],
+	requestTimeout: 10_000,
+});
+for (const schema of servicesOf(name, folder)) broker.createService(schema);
+await broker.start();
+console.log(READY);
+
+// The demo holds the other end: it is closed when the demo ends, however it ends.
+process.stdin.on("close", () => process.exit()).resume();
