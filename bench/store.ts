@@ -6,16 +6,15 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
-import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
 import { sqliteCoordinatorStore } from "../adapters/coordinator-store/sqlite.ts";
 import { newGroupId, systemClock, systemRandom } from "../protocol/index.ts";
+import { grouped, rawTable } from "./raw.ts";
 
 const ROUNDS = 3;
 const CONCURRENT = [1, 16, 128];
-const ROW = "x".repeat(200);
 
 interface Figures {
 	readonly what: string;
@@ -31,47 +30,6 @@ interface Figures {
 interface Subject {
 	once(): Promise<void>;
 	close(): Promise<void>;
-}
-
-type Commit = (rows: readonly string[]) => void;
-
-function rawTable(file: string): { commit: Commit; close: () => void } {
-	const db = new DatabaseSync(file);
-	db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
-	db.exec("CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, content TEXT)");
-	const insert = db.prepare("INSERT INTO rows (content) VALUES (?)");
-	return {
-		commit(rows) {
-			db.exec("BEGIN IMMEDIATE");
-			for (const row of rows) insert.run(row);
-			db.exec("COMMIT");
-		},
-		close: () => db.close(),
-	};
-}
-
-/** Gathers what comes while `write` is at it, and writes that next. */
-function grouped(write: (rows: readonly string[]) => void | Promise<void>): () => Promise<void> {
-	let waiting: (() => void)[] = [];
-	let busy = false;
-	const flush = async (): Promise<void> => {
-		const batch = waiting;
-		waiting = [];
-		await write(batch.map(() => ROW));
-		for (const resolve of batch) resolve();
-		busy = false;
-		schedule();
-	};
-	const schedule = (): void => {
-		if (busy || waiting.length === 0) return;
-		busy = true;
-		setImmediate(() => void flush());
-	};
-	return () =>
-		new Promise((resolve) => {
-			waiting.push(resolve);
-			schedule();
-		});
 }
 
 function rawOnMain(file: string): Subject {
