@@ -58,7 +58,8 @@ export class CoordinatorClient {
 	readonly #gathered = new Map<string, PrepareTry[]>();
 	/** A batch serves many callers: it runs in nobody's asynchronous context. */
 	readonly #outside = AsyncLocalStorage.snapshot();
-	#turn = 0;
+	/** Turns of the round robin, by action: a common one would tie them to each other. */
+	readonly #turns = new Map<string, number>();
 
 	constructor(broker: ServiceBroker, clock: Clock, random: Random) {
 		this.#broker = broker;
@@ -128,7 +129,7 @@ export class CoordinatorClient {
 	}
 
 	async #tell(action: string, storeId: string, items: readonly unknown[]): Promise<ItemAnswer[]> {
-		const coordinator = this.#pick(storeId);
+		const coordinator = this.#pick(action, storeId);
 		if (!coordinator) {
 			const message = `No living coordinator has the store ${storeId}`;
 			throw new LottorError("LOTTOR_NO_COORDINATOR", message);
@@ -169,7 +170,7 @@ export class CoordinatorClient {
 	}
 
 	async #sendPrepares(batch: PrepareTry[], storeId: string, avoid: string): Promise<void> {
-		const coordinator = this.#pick(storeId || undefined, avoid);
+		const coordinator = this.#pick("prepare", storeId || undefined, avoid);
 		if (!coordinator) {
 			for (const { end } of batch) end({ state: "absent" });
 			return;
@@ -206,11 +207,13 @@ export class CoordinatorClient {
 		return answers as Answer[];
 	}
 
-	#pick(storeId?: string, avoid?: string): Coordinator | undefined {
+	#pick(action: string, storeId?: string, avoid?: string): Coordinator | undefined {
 		const living = livingCoordinators(this.#broker, storeId);
 		const others = living.filter(({ nodeID }) => nodeID !== avoid);
 		const choice = others.length > 0 ? others : living;
-		return choice.find(({ local }) => local) ?? choice[this.#turn++ % choice.length];
+		const turn = (this.#turns.get(action) ?? 0) + 1;
+		this.#turns.set(action, turn);
+		return choice.find(({ local }) => local) ?? choice[turn % choice.length];
 	}
 
 	#pause(ms: number): Promise<void> {

@@ -50,4 +50,4 @@ export function activeGroupsOf(broker: ServiceBroker): ActiveGroups {
 }
 
 /** The part of a Context that Lottor reads, whatever its type parameters. */
-export type AnyContext = Context<never, never> | Context<object, object>;
+export type AnyContext = Context<unknown, object>;

@@ -96,13 +96,14 @@ export interface Reliable<
 	 *   `error.data.group` is the group's id where the error is an object that can carry it
 	 */
 	transaction<T>(
-		ctx: Context<never, never> | Context<object, object> | null,
+		this: void,
+		ctx: Context<unknown, object> | null,
 		messages: readonly OutgoingMessage<Map>[],
 		work: (tx: Tx) => Promise<T> | T,
 		options?: TransactionOptions,
 	): Promise<T>;
 	/** Resolves once every commit, rollback and report known here is acknowledged. */
-	flushed(): Promise<void>;
+	flushed(this: void): Promise<void>;
 	/** The participant store. */
 	readonly store: ParticipantStore<Tx>;
 }

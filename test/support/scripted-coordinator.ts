@@ -1,4 +1,4 @@
-import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
+import type { Context, ServiceSchema } from "moleculer";
 import {
 	COORDINATOR_SERVICE,
 	type CoordinatorMetadata,
@@ -112,17 +112,4 @@ export function envelopeOf(
 /** Resolves once `test` is true; looks at it whenever the event loop turns. */
 export async function until(test: () => boolean): Promise<void> {
 	while (!test()) await new Promise((resolve) => setImmediate(resolve));
-}
-
-/** Starts brokers and stops them, whatever becomes of the test. */
-export async function withBrokers<T>(
-	brokers: readonly ServiceBroker[],
-	use: () => Promise<T>,
-): Promise<T> {
-	try {
-		await Promise.all(brokers.map((broker) => broker.start()));
-		return await use();
-	} finally {
-		await Promise.all(brokers.map((broker) => broker.stop()));
-	}
 }
