@@ -13,7 +13,7 @@ import { sqliteCoordinatorStore } from "../adapters/coordinator-store/sqlite.ts"
 import { newGroupId, systemClock, systemRandom } from "../protocol/index.ts";
 import { grouped, rawTable } from "./raw.ts";
 
-const ROUNDS = 3;
+const ROUNDS = 5;
 const CONCURRENT = [1, 16, 128];
 
 interface Figures {
@@ -133,11 +133,9 @@ async function measure(
 }
 
 /** The run with the median rate. */
-async function median(run: () => Promise<Figures>): Promise<Figures> {
-	const runs: Figures[] = [];
-	for (let round = 0; round < ROUNDS; round++) runs.push(await run());
-	runs.sort((a, b) => a.perSecond - b.perSecond);
-	const middle = runs[Math.floor(ROUNDS / 2)];
+function median(runs: readonly Figures[]): Figures {
+	const sorted = [...runs].sort((a, b) => a.perSecond - b.perSecond);
+	const middle = sorted[Math.floor(sorted.length / 2)];
 	if (!middle) throw new Error("no run");
 	return middle;
 }
@@ -152,12 +150,16 @@ async function main(): Promise<void> {
 		["raw rows, worker", rawInWorker],
 		["store, three steps", store],
 	];
-	const figures: Figures[] = [];
-	for (const [what, make] of subjects) {
-		for (const concurrent of CONCURRENT) {
-			figures.push(await median(() => measure(what, make, concurrent, seconds)));
+	const cases = subjects.flatMap(([what, make]) =>
+		CONCURRENT.map((concurrent) => ({ what, make, concurrent, runs: [] as Figures[] })),
+	);
+	// Round by round, so that a slow minute of the disk hits every case alike.
+	for (let round = 0; round < ROUNDS; round++) {
+		for (const { what, make, concurrent, runs } of cases) {
+			runs.push(await measure(what, make, concurrent, seconds));
 		}
 	}
+	const figures = cases.map(({ runs }) => median(runs));
 	if (values.json) console.log(JSON.stringify(figures, null, "\t"));
 	else console.table(figures);
 }

@@ -127,7 +127,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 			{
 				begin: () => this.#connected().begin(),
 				commit: () => this.#connected().commit(),
-				rollback: () => this.#tables?.rollback(),
+				rollback: () => this.#rollback(),
 				fault: (error) => this.#fault(error),
 				committed: (calls) => options.onCommit?.(calls),
 			},
@@ -311,14 +311,25 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	/** What a call gets that met a fault of the database. After some faults the file must be opened anew. */
 	#fault(error: unknown): LottorError {
 		if (error instanceof LottorError) return error;
-		const fault = unavailable(this.#file, error);
-		if (isFatal(error) && this.#tables) {
-			this.#refusal = error;
-			this.#opening = undefined;
-			this.#disconnect();
-			this.#writer.abort(fault);
+		if (isFatal(error)) this.#break(error);
+		return unavailable(this.#file, error);
+	}
+
+	#rollback(): void {
+		try {
+			this.#tables?.rollback();
+		} catch (error) {
+			this.#break(error);
 		}
-		return fault;
+	}
+
+	/** Closes the connection, which can't be trusted any more, and refuses all until `open()`. */
+	#break(error: unknown): void {
+		if (!this.#tables) return;
+		this.#refusal = error;
+		this.#opening = undefined;
+		this.#disconnect();
+		this.#writer.abort(unavailable(this.#file, error));
 	}
 
 	async #write<T>(run: (tables: Tables) => T): Promise<T> {

@@ -124,8 +124,8 @@ export class BatchWriter {
 			for (const call of batch) call.reject(fault);
 			return;
 		}
-		this.#host.committed(batch.length);
 		for (const call of batch) call.resolve(call.value);
+		this.#host.committed(batch.length);
 	}
 
 	/** Moves calls from the queue to the batch and runs them. */
