@@ -27,23 +27,13 @@ export function brokerOptions(settings: Settings): BrokerOptions {
 		logger: {
 			type: "Console",
 			options: {
-				level: {
-					REGISTRY: quieter(logLevel),
-					TRANSIT: quieter(logLevel),
-					"*-API": quieter(logLevel),
-					"LOTTOR-ADMIN": quieter(logLevel),
-					"**": logLevel,
-				},
+				// Which service is registered where is for whoever asked for more than "info".
+				level: { REGISTRY: logLevel === "info" ? "warn" : logLevel, "**": logLevel },
 				formatter: "{timestamp} {level} {mod}: {msg}",
 				colors: process.stdout.isTTY,
 			},
 		},
 	};
-}
-
-/** What Moleculer says at "info" of its own wiring is for whoever asked for more. */
-function quieter(level: Settings["logLevel"]): Settings["logLevel"] {
-	return level === "info" ? "warn" : level;
 }
 
 function load(): BrokerOptions {

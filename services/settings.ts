@@ -49,6 +49,9 @@ export interface Settings {
 	readonly times: CoordinatorTimes;
 }
 
+/** For stores that are made only to have a wrong URL refused by its variable's name. */
+const MACHINE = { clock: systemClock, random: systemRandom };
+
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
@@ -59,16 +62,17 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 export function readSettings(env: Environment = process.env): Settings {
 	const data = resolve(text(env, "LOTTOR_DATA") ?? "data");
-	const store = (
-		name: string,
-		file: string,
-		resolveStore: typeof resolveParticipantStore | typeof resolveCoordinatorStore,
-	) => {
-		const url = text(env, name) ?? `sqlite:${join(data, file)}`;
-		// Only to have a wrong one refused here, by the variable's name: nothing is opened.
-		resolveStore(url, name, { clock: systemClock, random: systemRandom });
+	if (data.includes("?")) throw invalidOptions("LOTTOR_DATA", "must not have a ? in its path");
+	const store = (name: string, file: string) => text(env, name) ?? `sqlite:${join(data, file)}`;
+	const sampleStore = (name: string, file: string) => {
+		const url = store(name, file);
+		if (!/^sqlite:/i.test(url))
+			throw invalidOptions(name, `must be "sqlite:<file>", got "${url}"`);
+		resolveParticipantStore(url, name, MACHINE);
 		return url;
 	};
+	const lottorStore = store("LOTTOR_STORE", "lottor.db");
+	resolveCoordinatorStore(lottorStore, "LOTTOR_STORE", MACHINE);
 	return {
 		process: oneOf(env, "LOTTOR_PROCESS", PROCESSES) ?? "all",
 		data,
@@ -76,9 +80,9 @@ export function readSettings(env: Environment = process.env): Settings {
 		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
 		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
 		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
-		lottorStore: store("LOTTOR_STORE", "lottor.db", resolveCoordinatorStore),
-		userStore: store("USER_STORE", "user.db", resolveParticipantStore),
-		authStore: store("AUTH_STORE", "auth.db", resolveParticipantStore),
+		lottorStore,
+		userStore: sampleStore("USER_STORE", "user.db"),
+		authStore: sampleStore("AUTH_STORE", "auth.db"),
 		logLevel: oneOf(env, "LOTTOR_LOG_LEVEL", LOG_LEVELS) ?? "info",
 		times: {
 			...duration(env, "LOTTOR_CHECK_AFTER", "checkAfter"),

@@ -15,7 +15,8 @@ export function sampleApi(
 		settings: {
 			port,
 			ip: "127.0.0.1",
-			logRequest: null,
+			logRequest: "debug",
+			logResponse: "debug",
 			logRouteRegistration: null,
 			onError: sendError,
 			// Without "restrict" every published action of every service would be reachable.
@@ -36,7 +37,7 @@ interface Thrown {
 function sendError(req: IncomingRequest, res: ServerResponse, error: Thrown): void {
 	const status = Number(error.status ?? error.code);
 	const known = status >= 400 && status < 600;
-	if (!known || status >= 500) req.$service.logger.error("A request failed.", error);
+	if (!known || status === 500) req.$service.logger.error("A request failed.", error);
 	res.writeHead(known ? status : 500, { "Content-Type": "application/json; charset=utf-8" });
 	res.end(
 		JSON.stringify({

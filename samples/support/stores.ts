@@ -6,7 +6,7 @@ import {
 	resolveParticipantStore,
 	type TxBase,
 } from "../../adapters/participant-store/index.ts";
-import { invalidOptions, systemClock, systemRandom } from "../../protocol/index.ts";
+import { systemClock, systemRandom } from "../../protocol/index.ts";
 import { type SqliteAdapter, sqliteAdapter } from "./sqlite-adapter.ts";
 
 /** The handle of a sample's local transaction, whatever its database is. */
@@ -37,13 +37,14 @@ export function sampleSchema<Row extends object>(schema: SampleSchema<Row>): Ser
 export interface SampleDatabase<Row extends object> {
 	readonly store: ParticipantStore;
 	readonly adapter: SampleAdapter<Row>;
+	/** Runs `undo` where the database does not roll back by itself what a failing work did. */
+	readonly takeBack: (undo: () => Promise<unknown>) => Promise<void>;
 }
 
 /**
  * Everything about a sample that depends on its database is here; the services don't know.
  *
  * @param url `sqlite:<file>`, with `?guarantee=recorded` if it shall keep only a record
- * @throws LOTTOR_INVALID_OPTIONS when it is none of these
  */
 export function sampleDatabase<Row extends object>(
 	url: string,
@@ -52,11 +53,13 @@ export function sampleDatabase<Row extends object>(
 	return {
 		store: resolveParticipantStore(url, "store", { clock: systemClock, random: systemRandom }),
 		adapter: sqliteAdapter<Row>({ file: fileOf(url), table, indexes: ["group"] }),
+		takeBack: async (undo) => {
+			if (url.endsWith("guarantee=recorded")) await undo();
+		},
 	};
 }
 
 function fileOf(url: string): string {
 	const [location = ""] = url.replace(/^sqlite:/i, "").split("?");
-	if (location === url) throw invalidOptions("store", "of a sample must be `sqlite:<file>`");
 	return location.startsWith("//") ? fileURLToPath(`file:${location}`) : location;
 }

@@ -37,7 +37,7 @@ interface CreateParams {
 
 /** The producer: makes users in its own database, and has `auth` grant each a role. */
 export function userService(url: string): ServiceSchema {
-	const { store, adapter } = sampleDatabase<User>(url, "users");
+	const { store, adapter, takeBack } = sampleDatabase<User>(url, "users");
 	return sampleSchema<User>({
 		name: "user",
 		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store })],
@@ -52,10 +52,7 @@ export function userService(url: string): ServiceSchema {
 						default: "success",
 					},
 				},
-				async handler(
-					this: SampleService<User>,
-					ctx: Context<CreateParams, { $statusCode?: number }>,
-				) {
+				async handler(this: SampleService<User>, ctx: Context<CreateParams>) {
 					const { name, result } = ctx.params;
 					const id = randomUUID();
 					const payload = { user: result === "consumeFail" ? null : id, role: "member" };
@@ -65,11 +62,14 @@ export function userService(url: string): ServiceSchema {
 						async (tx) => {
 							const row = { _id: id, name, group: tx.group };
 							const user = await this.adapter.withTx(tx).insert(row);
-							if (result === "fail") throw new SampleWorkFailed();
+							if (result === "fail") {
+								await takeBack(() => this.adapter.removeById(id));
+								throw new SampleWorkFailed();
+							}
 							return { group: tx.group, user };
 						},
 					);
-					ctx.meta.$statusCode = 201;
+					Object.assign(ctx.meta, { $statusCode: 201, $location: `/users/${id}` });
 					return created;
 				},
 			},

@@ -27,6 +27,8 @@ export function LottorAdmin(options: LottorAdminOptions = {}): ServiceSchema<Api
 		settings: {
 			port: settings.port,
 			ip: settings.ip,
+			logRequest: "debug",
+			logResponse: "debug",
 			logRouteRegistration: null,
 			onError: sendProblem,
 			routes: [

@@ -1,0 +1,80 @@
+import { resolve } from "node:path";
+import { describe, expect, test } from "@jest/globals";
+
+import { readSettings } from "../../services/settings.ts";
+
+describe("the environment", () => {
+	test("everything has a default", () => {
+		const data = resolve("data");
+		expect(readSettings({})).toEqual({
+			process: "all",
+			data,
+			tcpPort: 9888,
+			httpPort: 9666,
+			userPort: 8009,
+			authPort: 8007,
+			lottorStore: `sqlite:${data}/lottor.db`,
+			userStore: `sqlite:${data}/user.db`,
+			authStore: `sqlite:${data}/auth.db`,
+			logLevel: "info",
+			times: {},
+		});
+	});
+
+	test("an empty variable counts as not set", () => {
+		expect(readSettings({ LOTTOR_PROCESS: "", LOTTOR_HTTP_PORT: " " })).toEqual(
+			readSettings({}),
+		);
+	});
+
+	test("what is set is taken", () => {
+		const settings = readSettings({
+			LOTTOR_PROCESS: "auth",
+			LOTTOR_DATA: "/tmp/lottor",
+			LOTTOR_TCP_PORT: "19888",
+			LOTTOR_HTTP_PORT: "0",
+			LOTTOR_STORE: "sqlite:/tmp/other.db",
+			USER_STORE: "sqlite:/tmp/user.db?guarantee=recorded",
+			LOTTOR_LOG_LEVEL: "debug",
+			LOTTOR_CHECK_AFTER: "1.5s",
+			LOTTOR_LEASE: "200",
+		});
+		expect(settings).toMatchObject({
+			process: "auth",
+			data: "/tmp/lottor",
+			tcpPort: 19_888,
+			httpPort: 0,
+			lottorStore: "sqlite:/tmp/other.db",
+			userStore: "sqlite:/tmp/user.db?guarantee=recorded",
+			authStore: "sqlite:/tmp/lottor/auth.db",
+			logLevel: "debug",
+			times: { checkAfter: 1_500, lease: 200 },
+		});
+	});
+
+	test.each([
+		["LOTTOR_PROCESS", "everything"],
+		["LOTTOR_DATA", "./a?b"],
+		["LOTTOR_TCP_PORT", "0"],
+		["LOTTOR_TCP_PORT", "tcp://10.0.0.1:9888"],
+		["LOTTOR_HTTP_PORT", "65536"],
+		["LOTTOR_USER_PORT", "-1"],
+		["LOTTOR_AUTH_PORT", "80.5"],
+		["LOTTOR_STORE", "nonsense:x"],
+		["USER_STORE", "memory:"],
+		["AUTH_STORE", "sqlite:"],
+		["LOTTOR_LOG_LEVEL", "INFO"],
+		["LOTTOR_CHECK_AFTER", "soon"],
+		["LOTTOR_ACK_TIMEOUT", "-1"],
+		["LOTTOR_LEASE", "1 week"],
+	])("%s=%s is refused in one line that names it", (name, value) => {
+		expect.assertions(2);
+		try {
+			readSettings({ [name]: value });
+		} catch (error) {
+			const { type, message } = error as { type: string; message: string };
+			expect(type).toBe("LOTTOR_INVALID_OPTIONS");
+			expect(message).toMatch(new RegExp(`^Option ${name} [^\\n]+$`));
+		}
+	});
+});
