@@ -1,0 +1,90 @@
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "@jest/globals";
+
+import { Runner } from "../support/runner.ts";
+
+const PATIENCE_MS = 300_000;
+
+const ALL = [
+	"success",
+	"local-failure",
+	"consume-failure-then-retry",
+	"fan-out",
+	"delayed",
+	"duplicate-delivery",
+	"producer-killed-after-commit",
+	"producer-killed-before-commit",
+	"coordinator-killed",
+	"consumer-killed",
+	"in-doubt",
+];
+
+let folder: string;
+
+beforeEach(() => {
+	folder = mkdtempSync(join(tmpdir(), "lottor-"));
+});
+
+afterEach(() => rmSync(folder, { recursive: true }));
+
+interface Result {
+	readonly ok: boolean;
+	readonly scenarios: readonly {
+		readonly name: string;
+		readonly ok: boolean;
+		readonly group: string;
+		readonly messages: readonly { readonly state: string }[];
+	}[];
+}
+
+test(
+	"npm run demo: every scenario ends as its store's guarantee says",
+	async () => {
+		const demo = new Runner("demo", { TMPDIR: folder }, "--json");
+		const end = await demo.ended();
+		const last = demo.stdout.trimEnd().split("\n").at(-1) ?? "";
+		const { ok, scenarios } = JSON.parse(last) as Result;
+
+		expect(scenarios.filter((one) => !one.ok)).toEqual([]);
+		expect(scenarios.map(({ name }) => name)).toEqual(ALL);
+		expect({ ok, end }).toEqual({ ok: true, end: [0, null] });
+		const states = scenarios.map(({ messages }) => messages.map(({ state }) => state));
+		expect(states).toEqual([
+			["consumed"],
+			["discarded"],
+			["consumed"],
+			["consumed", "consumed", "consumed"],
+			["consumed"],
+			["consumed"],
+			["consumed"],
+			["discarded"],
+			["consumed"],
+			["consumed"],
+			["consumed"],
+		]);
+		expect(readdirSync(folder)).toEqual([]);
+	},
+	PATIENCE_MS,
+);
+
+test("npm run demo: --only plays one, for a person to read", async () => {
+	const demo = new Runner("demo", { TMPDIR: folder }, "--only local-failure");
+	expect(await demo.ended()).toEqual([0, null]);
+	expect(demo.output).toContain("[1/1] local-failure");
+	expect(demo.output).toMatch(/All 1 held, in [\d.]+ s\./);
+}, 60_000);
+
+test.each(["--fast", "--only nonsense", "success"])("npm run demo: %s is refused", async (args) => {
+	const demo = new Runner("demo", { TMPDIR: folder }, args);
+	expect(await demo.ended()).toEqual([2, null]);
+	expect(demo.output).toContain("npm run demo -- [options]");
+	expect(existsSync(folder) && readdirSync(folder)).toEqual([]);
+});
+
+test("npm run demo: --help lists the scenarios", async () => {
+	const demo = new Runner("demo", {}, "--help");
+	expect(await demo.ended()).toEqual([0, null]);
+	for (const name of ALL) expect(demo.output).toContain(name);
+});
