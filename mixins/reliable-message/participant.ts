@@ -12,6 +12,7 @@ import { Answers } from "./answers.ts";
 import { CoordinatorClient } from "./client.ts";
 import { Confirms } from "./confirms.ts";
 import { Consumer } from "./consumer.ts";
+import { logCoordinators } from "./coordinator-log.ts";
 import { activeGroupsOf, type Core } from "./core.ts";
 import { type MessageType, readMessageTypes } from "./messages.ts";
 import { makeMetrics } from "./metrics.ts";
@@ -50,6 +51,7 @@ export class Participant {
 	#parts: Parts | undefined;
 	#stopping = false;
 	#sweepTimer: Timer | undefined;
+	#endLog: (() => void) | undefined;
 	readonly #wake = () => {
 		this.#parts?.confirms.wake();
 		this.#parts?.reports.wake();
@@ -103,6 +105,7 @@ export class Participant {
 		broker.localBus.on("$services.changed", this.#wake);
 		void this.#sweep(0);
 		logger.info(`Lottor: participant store ${this.#store.description} is open (${guarantee})`);
+		this.#endLog = logCoordinators(broker, logger);
 		return this.#metadata(core);
 	}
 
@@ -116,6 +119,7 @@ export class Participant {
 		const deadline = clock.now() + stopTimeout;
 		const left = () => Math.max(deadline - clock.now(), 0);
 		this.#sweepTimer?.cancel();
+		this.#endLog?.();
 		producer.stop();
 		consumer.stop();
 		await endedWithin(clock, left(), Promise.all([producer.idle(), consumer.idle()]));
