@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { mkdirSync, realpathSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
@@ -88,7 +88,7 @@ const files = new Map<string, SqliteFile>();
 
 /**
  * Opens a SQLite file, or takes a share in it when this process has it open already: there is one
- * writer per file and process (R12). Makes the file and its folder where they are missing. Each
+ * writer per file and process (R12). Makes the file where it is missing, and its folder, but no folders above it. Each
  * call must be matched by one `close()`.
  *
  * @throws LOTTOR_STORE_UNUSABLE when the file is corrupt, read-only, no database, or its settings
@@ -288,10 +288,12 @@ export class SqliteFile implements TxHost {
 	}
 
 	#connectBoth(): void {
+		const folder = dirname(this.path);
 		try {
-			mkdirSync(dirname(this.path), { recursive: true });
+			// One level only: a deeper path that is missing is rather a wrong path, or not mounted.
+			if (!existsSync(folder)) mkdirSync(folder);
 		} catch (error) {
-			throw unusable(this.path, `its folder can't be made: ${messageOf(error)}`, error);
+			throw unusable(this.path, `its folder is missing and can't be made`, error);
 		}
 		const writer = this.#connect(this.path);
 		this.#writer = writer;
@@ -385,14 +387,21 @@ export class SqliteFile implements TxHost {
 		const done: DoneJob[] = [];
 		const start = this.clock.now();
 		this.#lost = undefined;
-		while (!this.#lost && done.length < BATCH_WORKS && this.clock.now() - start <= SLOW_MS) {
+		do {
 			const job = this.#queue.shift();
 			if (!job) break;
 			const pending = this.#perform(job, done);
 			if (pending) await pending;
-		}
-		if (this.#takeLost()) this.#abandon(done, this.#takeLost());
+		} while (!this.#isBatchOver(start, done.length));
+		const lost = this.#takeLost();
+		if (lost) this.#abandon(done, lost.error);
 		else this.#commit(done);
+	}
+
+	#isBatchOver(start: number, works: number): boolean {
+		return (
+			this.#lost !== undefined || works >= BATCH_WORKS || this.clock.now() - start > SLOW_MS
+		);
 	}
 
 	/** Runs one job in its savepoint; adds it to `done`, or rejects it. */
@@ -451,8 +460,9 @@ export class SqliteFile implements TxHost {
 		job.reject(error);
 	}
 
-	#takeLost(): unknown {
-		return this.#lost?.error;
+	/** A method, since the compiler does not see that performing a job may set it. */
+	#takeLost(): { readonly error: unknown } | undefined {
+		return this.#lost;
 	}
 
 	/** Ends a batch that can't be committed: nothing of it stands. */
