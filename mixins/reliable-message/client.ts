@@ -25,6 +25,8 @@ const CALL_TIMEOUT_MS = 5_000;
 const ABSENT_POLL_MS = 100;
 const TRY_DELAY_MS = 50;
 const LONGEST_TRY_DELAY_MS = 500;
+/** How long others are preferred to a coordinator that did not answer, or could not store. */
+const SUSPECT_MS = 5_000;
 /** Bytes of an item besides its contents, at a guess. */
 const ITEM_OVERHEAD = 256;
 
@@ -60,6 +62,8 @@ export class CoordinatorClient {
 	readonly #outside = AsyncLocalStorage.snapshot();
 	/** Turns of the round robin, by action: a common one would tie them to each other. */
 	readonly #turns = new Map<string, number>();
+	/** Nodes whose coordinator failed lately, with the time until which others are preferred. */
+	readonly #suspects = new Map<string, number>();
 
 	constructor(broker: ServiceBroker, clock: Clock, random: Random) {
 		this.#broker = broker;
@@ -79,14 +83,13 @@ export class CoordinatorClient {
 		const bytes = itemBytes(item);
 		const data = { group: item.id };
 		let storeId: string | undefined;
-		let avoid: string | undefined;
 		let cause: unknown;
 
 		for (let tries = 0; ; tries++) {
 			const left = deadline - this.#clock.now();
 			if (left <= 0) break;
 			const limit = Math.min(left, Math.max(1_000, timeout / 3));
-			const { sentTo, result } = await this.#tryOnce(item, bytes, limit, storeId, avoid);
+			const { sentTo, result } = await this.#tryOnce(item, bytes, limit, storeId);
 			if (this.#clock.now() >= deadline) {
 				storeId ??= sentTo?.storeId;
 				break;
@@ -105,7 +108,7 @@ export class CoordinatorClient {
 				cause = result.error;
 			}
 			if (sentTo && mayHaveReached(cause)) storeId = sentTo.storeId;
-			avoid = sentTo?.nodeID;
+			if (sentTo) this.#suspect(sentTo);
 			const delay = Math.min(TRY_DELAY_MS * 2 ** tries, LONGEST_TRY_DELAY_MS);
 			await this.#pause(Math.min(delay * (0.5 + this.#random.fraction() / 2), left));
 		}
@@ -142,35 +145,33 @@ export class CoordinatorClient {
 		bytes: number,
 		timeout: number,
 		storeId: string | undefined,
-		avoid: string | undefined,
 	): Promise<{ sentTo: Coordinator | undefined; result: TryResult }> {
 		let end: (result: TryResult) => void = () => undefined;
 		const ended = new Promise<TryResult>((resolve) => (end = resolve));
 		const attempt: PrepareTry = { item, bytes, timeout, end };
-		this.#gather(attempt, storeId, avoid);
+		this.#gather(attempt, storeId);
 		const result = await within(this.#clock, timeout, ended).catch(
 			(error: unknown): TryResult => ({ state: "failed", error }),
 		);
 		return { sentTo: attempt.sentTo, result };
 	}
 
-	#gather(attempt: PrepareTry, storeId = "", avoid = ""): void {
-		const lane = `${storeId} ${avoid}`;
-		const waiting = this.#gathered.get(lane);
+	#gather(attempt: PrepareTry, storeId = ""): void {
+		const waiting = this.#gathered.get(storeId);
 		if (waiting) {
 			waiting.push(attempt);
 			return;
 		}
-		this.#gathered.set(lane, [attempt]);
+		this.#gathered.set(storeId, [attempt]);
 		this.#outside(setImmediate, () => {
-			const all = this.#gathered.get(lane) ?? [];
-			this.#gathered.delete(lane);
-			for (const batch of batches(all)) void this.#sendPrepares(batch, storeId, avoid);
+			const all = this.#gathered.get(storeId) ?? [];
+			this.#gathered.delete(storeId);
+			for (const batch of batches(all)) void this.#sendPrepares(batch, storeId);
 		});
 	}
 
-	async #sendPrepares(batch: PrepareTry[], storeId: string, avoid: string): Promise<void> {
-		const coordinator = this.#pick("prepare", storeId || undefined, avoid);
+	async #sendPrepares(batch: PrepareTry[], storeId: string): Promise<void> {
+		const coordinator = this.#pick("prepare", storeId || undefined);
 		if (!coordinator) {
 			for (const { end } of batch) end({ state: "absent" });
 			return;
@@ -200,20 +201,33 @@ export class CoordinatorClient {
 			{ items },
 			{ nodeID: coordinator.nodeID, timeout, retries: 0 },
 		);
-		const answers = await within(this.#clock, timeout, call);
+		const answers = await within(this.#clock, timeout, call).catch((error: unknown) => {
+			this.#suspect(coordinator);
+			throw error;
+		});
 		if (!Array.isArray(answers) || answers.length !== items.length) {
 			throw new Error(`lottor.${action} did not answer every item`);
 		}
 		return answers as Answer[];
 	}
 
-	#pick(action: string, storeId?: string, avoid?: string): Coordinator | undefined {
+	/** A local one before remote ones, in turn, and those that answer before those that did not. */
+	#pick(action: string, storeId?: string): Coordinator | undefined {
 		const living = livingCoordinators(this.#broker, storeId);
-		const others = living.filter(({ nodeID }) => nodeID !== avoid);
-		const choice = others.length > 0 ? others : living;
+		const now = this.#clock.now();
+		const trusted = living.filter(({ nodeID }) => (this.#suspects.get(nodeID) ?? 0) <= now);
+		const choice = trusted.length > 0 ? trusted : living;
 		const turn = (this.#turns.get(action) ?? 0) + 1;
 		this.#turns.set(action, turn);
 		return choice.find(({ local }) => local) ?? choice[turn % choice.length];
+	}
+
+	#suspect({ nodeID }: Coordinator): void {
+		const now = this.#clock.now();
+		for (const [other, until] of this.#suspects) {
+			if (until <= now) this.#suspects.delete(other);
+		}
+		this.#suspects.set(nodeID, now + SUSPECT_MS);
 	}
 
 	#pause(ms: number): Promise<void> {

@@ -7,7 +7,7 @@ import { Outbox, type Parcel } from "./outbox.ts";
 /** Decisions kept in memory; above it the store's own rows are the memory. */
 const LIMIT = 10_000;
 /** Outcomes that one sweep sends again. */
-const SWEEP = 1_000;
+const SWEEP = 5_000;
 const ITEM_BYTES = 128;
 
 interface Decision extends Parcel {
@@ -73,13 +73,16 @@ export class Confirms {
 	 * and confirm heals here.
 	 *
 	 * @param age milliseconds; younger outcomes are left alone
+	 * @returns whether there are more, and room for them
 	 */
-	async sweep(age: number): Promise<void> {
+	async sweep(age: number): Promise<boolean> {
 		const limit = SWEEP + this.#commits.size + this.#refused.size;
-		for (const { id, coordinator } of await this.#core.store.unconfirmed(age, limit)) {
+		const found = await this.#core.store.unconfirmed(age, limit);
+		for (const { id, coordinator } of found) {
 			const running = this.#core.active.has(id) || this.#acks.has(id);
 			if (!running && !this.#refused.has(id)) this.commit(coordinator, id);
 		}
+		return found.length === limit && this.#commits.size < LIMIT / 2;
 	}
 
 	wake(): void {

@@ -12,6 +12,7 @@ import type { Core } from "./core.ts";
 import { itemError, readEnvelope, refusal } from "./envelope.ts";
 import { toFailure } from "./failure.ts";
 import { runHandler } from "./handlers.ts";
+import { Lanes } from "./lanes.ts";
 import type { MessageType } from "./messages.ts";
 import { isOwnerLiving } from "./registry.ts";
 import type { Reports } from "./reports.ts";
@@ -33,12 +34,6 @@ interface Entry {
 	readonly end: () => void;
 }
 
-interface Lane {
-	readonly limit: number;
-	running: number;
-	queue: Entry[];
-}
-
 /** The consumer's side: takes messages, runs their handlers once, reports. */
 export class Consumer {
 	readonly #core: Core;
@@ -46,12 +41,9 @@ export class Consumer {
 	readonly #reports: Reports;
 	readonly #names: ReadonlySet<string>;
 	readonly #entries = new Map<string, Entry>();
-	/** Types with a limit of their own have their own lane; the others share one. */
-	readonly #lanes = new Map<string, Lane>();
+	readonly #lanes: Lanes<Entry>;
 	/** A handler belongs to its message, not to the call or handler that happened to start it. */
 	readonly #outside = AsyncLocalStorage.snapshot();
-	#queued = 0;
-	#running = 0;
 	#stopping = false;
 
 	constructor(core: Core, types: ReadonlyMap<string, MessageType>, reports: Reports) {
@@ -59,16 +51,20 @@ export class Consumer {
 		this.#types = types;
 		this.#reports = reports;
 		this.#names = new Set([core.service.fullName, ...core.settings.aliases]);
+		this.#lanes = new Lanes((entry) => {
+			entry.state = "running";
+			return this.#process(entry);
+		});
 	}
 
 	/** Handlers that run. */
 	get running(): number {
-		return this.#running;
+		return this.#lanes.running;
 	}
 
 	/** Messages that wait for a handler. */
 	get queued(): number {
-		return this.#queued;
+		return this.#lanes.queued;
 	}
 
 	/** What this process has of a message. */
@@ -142,8 +138,8 @@ export class Consumer {
 			return { result: "refused", error: refusal("LOTTOR_FENCE_BUSY", message) };
 		}
 		if (known) return { result: "accepted" };
-		if (this.#queued >= settings.maxQueued) {
-			const message = `${this.#queued} messages wait already`;
+		if (this.queued >= settings.maxQueued) {
+			const message = `${this.queued} messages wait already`;
 			return { result: "refused", error: refusal("LOTTOR_CONSUMER_BUSY", message) };
 		}
 		return this.#enqueue(envelope);
@@ -161,44 +157,15 @@ export class Consumer {
 			end,
 		};
 		this.#entries.set(envelope.id, entry);
-		const lane = this.#laneOf(envelope.type);
-		lane.queue.push(entry);
-		this.#queued++;
-		this.#pump(lane);
+		const own = this.#types.get(envelope.type)?.concurrency;
+		// Types with a limit of their own have a lane of their own; the others share one.
+		if (own === undefined) this.#lanes.add("", this.#core.settings.concurrency, entry);
+		else this.#lanes.add(envelope.type, own, entry);
 		return entry;
 	}
 
-	#laneOf(type: string): Lane {
-		const own = this.#types.get(type)?.concurrency;
-		const key = own === undefined ? "" : type;
-		let lane = this.#lanes.get(key);
-		if (!lane) {
-			const limit = own ?? this.#core.settings.concurrency;
-			this.#lanes.set(key, (lane = { limit, running: 0, queue: [] }));
-		}
-		return lane;
-	}
-
-	#pump(lane: Lane): void {
-		while (lane.running < lane.limit) {
-			const entry = lane.queue.shift();
-			if (!entry) return;
-			this.#queued--;
-			this.#running++;
-			lane.running++;
-			entry.state = "running";
-			void this.#process(entry).finally(() => {
-				this.#running--;
-				lane.running--;
-				this.#pump(lane);
-			});
-		}
-	}
-
 	#remove(entry: Entry): void {
-		const lane = this.#laneOf(entry.envelope.type);
-		lane.queue = lane.queue.filter((one) => one !== entry);
-		this.#queued--;
+		this.#lanes.remove(entry);
 		this.#entries.delete(entry.envelope.id);
 		entry.end();
 	}

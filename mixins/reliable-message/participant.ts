@@ -28,7 +28,11 @@ import { LOTTOR_VERSION } from "./version.ts";
 const SWEEP_MS = 60_000;
 /** Younger rows are still being told by whoever wrote them. */
 const SWEEP_AGE_MS = 30_000;
+/** The same, while a sweep finds more than it takes at once. */
+const SWEEP_MORE_MS = 1_000;
+/** Small steps, so that nobody waits long for the store; enough of them for a busy service. */
 const PURGE_ROWS = 500;
+const PURGE_ROUNDS = 400;
 /** How long closing the store may take where the time to stop is over already. */
 const CLOSE_WITHIN_MS = 1_000;
 
@@ -195,17 +199,25 @@ export class Participant {
 		const parts = this.#parts;
 		if (!parts || this.#isStopping()) return;
 		const { confirms, reports, core } = parts;
+		let more = false;
 		try {
-			await confirms.sweep(age);
-			await reports.sweep(age);
-			if (age > 0) await this.#store.purge(this.#settings.keep, PURGE_ROWS);
+			const found = [await confirms.sweep(age), await reports.sweep(age)];
+			more = found.includes(true);
+			await this.#purge();
 		} catch (error) {
 			if (!this.#isStopping()) core.logger.warn(`Lottor: sweep failed: ${messageOf(error)}`);
 		}
 		if (this.#isStopping()) return;
 		const { clock, random } = this.#settings;
-		const delay = SWEEP_MS * (0.75 + random.fraction() / 2);
+		const delay = (more ? SWEEP_MORE_MS : SWEEP_MS) * (0.75 + random.fraction() / 2);
 		this.#sweepTimer = clock.after(delay, () => void this.#sweep(SWEEP_AGE_MS));
+	}
+
+	async #purge(): Promise<void> {
+		for (let round = 0; round < PURGE_ROUNDS && !this.#isStopping(); round++) {
+			const purged = await this.#store.purge(this.#settings.keep, PURGE_ROWS);
+			if (purged < PURGE_ROWS) return;
+		}
 	}
 
 	/** A method, so that it is read anew after each wait. */

@@ -7,7 +7,7 @@ import { Outbox, type Parcel } from "./outbox.ts";
 /** Reports kept in memory; above it the coordinator finds out by asking. */
 const LIMIT = 10_000;
 /** Messages that one sweep reports again. */
-const SWEEP = 1_000;
+const SWEEP = 5_000;
 const ITEM_BYTES = 256;
 
 interface ReportParcel extends Parcel {
@@ -75,15 +75,18 @@ export class Reports {
 	 * Reports again what the inbox holds as consumed but not acknowledged.
 	 *
 	 * @param age milliseconds; younger rows are left alone
+	 * @returns whether there are more, and room for them
 	 */
-	async sweep(age: number): Promise<void> {
+	async sweep(age: number): Promise<boolean> {
 		const { store, storeId } = this.#core;
 		const limit = SWEEP + this.#outbox.size + this.#refused.size;
-		for (const message of await store.unsettled(age, limit)) {
+		const found = await store.unsettled(age, limit);
+		for (const message of found) {
 			const { id, receipt, attempt, revision, coordinator } = message;
 			if (this.#refused.has(id) || this.#acks.has(id)) continue;
 			this.add(coordinator, { id, receipt, storeId, attempt, revision, result: "consumed" });
 		}
+		return found.length === limit && this.#outbox.size < LIMIT / 2;
 	}
 
 	wake(): void {

@@ -393,6 +393,23 @@ describe("R9 confirms", () => {
 		expect(await store.unconfirmed(0, 10)).toHaveLength(1);
 	});
 
+	test("R34 rows are purged by age only once they are acknowledged", async () => {
+		const clock = new ManualClock();
+		const store = memoryParticipantStore({ clock, random: systemRandom });
+		const coordinator = scriptedCoordinator();
+		const node = await startNode([user({ clock, store, keep: "1h" })], coordinator);
+		await node.reliable("user").transaction(null, [MESSAGE], () => "acknowledged");
+		await node.reliable("user").flushed();
+		coordinator.commit = () => ({ result: "conflict" });
+		await node.reliable("user").transaction(null, [MESSAGE], () => "in conflict");
+		await node.reliable("user").flushed();
+		await clock.advance(59 * 60_000);
+		await clock.advance(3 * 60_000);
+		const left = (await store.unconfirmed(-1, 10)).map(({ id }) => id);
+		expect(left).toEqual([coordinator.prepared[1]?.id]);
+		expect(await store.purge(-1, 10)).toBe(0);
+	});
+
 	test("R3 R9 a coordinator of another store is never told", async () => {
 		const clock = new ManualClock();
 		const coordinator = scriptedCoordinator("store-b");

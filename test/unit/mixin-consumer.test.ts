@@ -1,11 +1,16 @@
-import { afterEach, describe, expect, test } from "@jest/globals";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { type Context, Errors } from "moleculer";
 import {
 	type ConsumeResult,
 	memoryParticipantStore,
 	type ParticipantStore,
 } from "../../adapters/participant-store/index.ts";
+import type { SqliteTx } from "../../adapters/sqlite/index.ts";
 import {
+	type IncomingMessage,
 	type MessagesSchema,
 	ReliableMessage,
 	type ReliableMessageOptions,
@@ -470,6 +475,84 @@ describe("failures", () => {
 		expect(await node.consume("auth", retry)).toMatchObject([
 			{ report: { result: "consumed" } },
 		]);
+	});
+});
+
+describe("on a transactional store", () => {
+	let folder = "";
+	beforeEach(() => {
+		folder = mkdtempSync(join(tmpdir(), "lottor-mixin-"));
+	});
+	afterEach(async () => {
+		await stopNodes();
+		rmSync(folder, { recursive: true });
+	});
+	const sqliteNode = (messages: MessagesSchema, options: Partial<ReliableMessageOptions> = {}) =>
+		authNode(messages, { store: `sqlite:${join(folder, "auth.db")}`, ...options });
+
+	test("R35 LOTTOR_HANDLER_TIMEOUT: the transaction is rolled back and refuses use, then failed is reported", async () => {
+		const clock = new ManualClock(Date.now());
+		let late: unknown;
+		const go = deferred();
+		const done = deferred();
+		const node = await sqliteNode(
+			{
+				t: {
+					timeout: "1s",
+					async handler(ctx: Context, tx: SqliteTx) {
+						if ((ctx.locals["message"] as IncomingMessage).attempt > 1) return;
+						tx.run("CREATE TABLE effects (id)");
+						await go.promise;
+						try {
+							tx.run("INSERT INTO effects VALUES (1)");
+						} catch (error) {
+							late = error;
+						}
+						done.resolve();
+					},
+				},
+			},
+			{ clock },
+		);
+		const envelope = node.envelope("auth", "t", {});
+		const first = node.consume("auth", envelope);
+		await settle();
+		await clock.advance(1_000);
+		expect(await first).toEqual([{ result: "accepted" }]);
+		await until(() => node.coordinator.reported.length === 1);
+		expect(node.coordinator.reported).toMatchObject([
+			{ result: "failed", error: { code: "LOTTOR_HANDLER_TIMEOUT", retryable: true } },
+		]);
+		go.resolve();
+		await done.promise;
+		expect(late).toMatchObject({ type: "LOTTOR_TX_CLOSED" });
+		expect(await node.consume("auth", { ...envelope, attempt: 2 })).toMatchObject([
+			{ report: { result: "consumed", attempt: 2 } },
+		]);
+	});
+
+	test("effects of a handler that fails are undone; of one that succeeds they stand once", async () => {
+		let fail = true;
+		const counts: unknown[] = [];
+		const node = await sqliteNode({
+			t: {
+				handler(_: Context, tx: SqliteTx) {
+					tx.run("CREATE TABLE IF NOT EXISTS effects (id)");
+					tx.run("INSERT INTO effects VALUES (1)");
+					counts.push(tx.get("SELECT count(*) AS n FROM effects")?.["n"]);
+					if (fail) throw new Error("no");
+				},
+			},
+		});
+		const envelope = node.envelope("auth", "t", {});
+		expect(failureOf(await node.consume("auth", envelope)).error.message).toBe("no");
+		fail = false;
+		const again = { ...envelope, attempt: 2 };
+		await node.consume("auth", again);
+		expect(await node.consume("auth", again)).toMatchObject([
+			{ report: { result: "consumed" } },
+		]);
+		expect(counts).toEqual([1, 1]);
 	});
 });
 

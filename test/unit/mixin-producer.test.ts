@@ -391,6 +391,24 @@ describe("the transaction", () => {
 		expect([ran, coordinator.committed, coordinator.rolledBack]).toEqual([false, [], []]);
 	});
 
+	test("R7 LOTTOR_FENCED: a check-back that comes between prepare and the work's first statement wins", async () => {
+		const store = sqlite();
+		const coordinator = scriptedCoordinator();
+		const node = await userNode({ store }, coordinator);
+		const other = await userNode({ store });
+		const { prepare } = coordinator;
+		coordinator.prepare = async (item) => {
+			expect(await check(other, item)).toEqual([{ result: "rolledBack" }]);
+			return prepare(item);
+		};
+		let ran = false;
+		const sent = node.reliable("user").transaction(null, [MESSAGE], () => {
+			ran = true;
+		});
+		expect(await failure(sent)).toMatchObject({ type: "LOTTOR_FENCED" });
+		expect(ran).toBe(false);
+	});
+
 	test("R8 LOTTOR_OUTCOME_UNKNOWN: nothing is sent while the store cannot tell", async () => {
 		const store = storeThatRuns({ state: "unknown", error: new Error("connection lost") });
 		const node = await userNode({ store });
