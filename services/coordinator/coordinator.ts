@@ -1,5 +1,16 @@
 import type { ServiceBroker } from "moleculer";
-import { hasCode, LottorError, messageOf, newStoreId, type Timer } from "../../protocol/index.ts";
+import type {
+	CoordinatorStore,
+	OpenedCoordinatorStore,
+} from "../../adapters/coordinator-store/index.ts";
+import {
+	type Clock,
+	hasCode,
+	LottorError,
+	messageOf,
+	newStoreId,
+	type Timer,
+} from "../../protocol/index.ts";
 import { Asker } from "./asker.ts";
 import { CheckBack } from "./check-back.ts";
 import { Dispatcher } from "./dispatcher.ts";
@@ -16,6 +27,25 @@ const PURGE_EVERY_MS = 60_000;
 const PURGE_LIMIT = 500;
 const REOPEN_EVERY_MS = 1_000;
 const WAKE_LIMIT = 500;
+
+/** Opens the store; while it can't be reached, says so and tries again. */
+async function openPatiently(
+	store: CoordinatorStore,
+	logger: ServiceBroker["logger"],
+	clock: Clock,
+): Promise<OpenedCoordinatorStore> {
+	for (;;) {
+		try {
+			return await store.open();
+		} catch (error) {
+			if (!hasCode(error, "LOTTOR_STORE_UNAVAILABLE")) throw error;
+			logger.warn(
+				`Waiting for the coordinator store ${store.description}: ${messageOf(error)}`,
+			);
+			await new Promise<void>((resolve) => void clock.after(REOPEN_EVERY_MS, resolve));
+		}
+	}
+}
 
 /** One running coordinator: its parts, its timers. */
 export class CoordinatorCore {
@@ -55,8 +85,8 @@ export class CoordinatorCore {
 	}
 
 	/**
-	 * Opens the store, then starts to work.
-	 * @throws LOTTOR_STORE_UNUSABLE, LOTTOR_STORE_UNAVAILABLE
+	 * Opens the store, waiting for one that can't be reached, then starts to work.
+	 * @throws LOTTOR_STORE_UNUSABLE
 	 */
 	static async start(
 		broker: ServiceBroker,
@@ -64,7 +94,7 @@ export class CoordinatorCore {
 		settings: Settings,
 	): Promise<CoordinatorCore> {
 		const { store, delivery, clock, callTimeout } = settings;
-		const { storeId, key } = await store.open();
+		const { storeId, key } = await openPatiently(store, logger, clock);
 		const view = new RegistryView(broker, clock);
 		view.refresh();
 		await delivery.start({

@@ -52,8 +52,8 @@ const running = new WeakMap<Service, Running>();
  * `groups.rollback`, `groups.recheck`.
  *
  * @param options see {@link CoordinatorOptions}
- * @throws LOTTOR_INVALID_OPTIONS naming the field; at start LOTTOR_STORE_UNUSABLE and
- *   LOTTOR_STORE_UNAVAILABLE
+ * @throws LOTTOR_INVALID_OPTIONS naming the field; at start LOTTOR_STORE_UNUSABLE; a
+ *   store that can't be reached is waited for
  */
 export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 	const settings = checkOptions(options);

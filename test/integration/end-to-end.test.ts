@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import type { Service, ServiceBroker } from "moleculer";
@@ -271,6 +272,41 @@ describe("end to end on the embedded default", () => {
 				JSON.stringify(await lottor.rows("auth", "SELECT count(*) AS n FROM effects")) ===
 				JSON.stringify(users),
 		);
+	});
+
+	test("a coordinator whose store is locked at start waits for it, then works", async () => {
+		const file = `${lottor.folder}/lottor.db`;
+		const first = sqliteCoordinatorStore({ file });
+		await first.open();
+		await first.close();
+		const other = new DatabaseSync(file);
+		other.exec("BEGIN EXCLUSIVE");
+		const store = sqliteCoordinatorStore({ file, lockTimeout: 20 });
+		const open = store.open.bind(store);
+		let tries = 0;
+		store.open = () => {
+			tries++;
+			return open();
+		};
+		lottor.coordinator(broker, { store });
+		const started = broker.start();
+		let ready = false;
+		void started.then(() => (ready = true));
+		await until(() => tries > 1);
+		expect(ready).toBe(false);
+		other.exec("COMMIT");
+		await started;
+		expect(await broker.call("lottor.health")).toMatchObject({ ready: true });
+		other.close();
+	});
+
+	test("a store that Lottor must not use stops the start: LOTTOR_STORE_UNUSABLE", async () => {
+		writeFileSync(`${lottor.folder}/lottor.db`, "this is no database ".repeat(500));
+		lottor.coordinator(broker);
+		await expect(broker.start()).rejects.toMatchObject({
+			type: "LOTTOR_STORE_UNUSABLE",
+			retryable: false,
+		});
 	});
 
 	test("the coordinator stops and comes back in mid-flight: every committed effect arrives", async () => {
