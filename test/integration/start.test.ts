@@ -67,6 +67,7 @@ describe("npm start", () => {
 			const group = body["group"] as string;
 			await groupIs(await first.port("lottor-admin"), group, "completed");
 			await Promise.all([
+				first.printed(/USER: Lottor: connected to the coordinator on node/),
 				first.printed(new RegExp(`group ${group} prepared`)),
 				first.printed(new RegExp(`group ${group} committed`)),
 				first.printed(new RegExp(`message ${group}\\.0 .*consumed`)),
@@ -107,8 +108,10 @@ describe("npm run start:lottor, start:auth, start:user", () => {
 			const env = { ...privately(), LOTTOR_TCP_PORT: await freePort() };
 			let lottor = run("start:lottor", env);
 			let auth = run("start:auth", env);
-			const user = run("start:user", env);
+			const user = run("start:user", { ...env, LOTTOR_LOG_LEVEL: "debug" });
 			await Promise.all([lottor.started(), auth.started(), user.started()]);
+			await user.printed(/USER: Lottor: connected to the coordinator on lottor/);
+			await user.printed(/DEBUG BROKER: Heartbeat of lottor/);
 			const produce = async (): Promise<string> => {
 				const port = await user.port("user-api");
 				let group = "";
