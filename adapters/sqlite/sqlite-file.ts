@@ -81,6 +81,7 @@ const WORK_TIMEOUT_MS = 60_000;
 const SLOW_MS = 5;
 const BATCH_WORKS = 512;
 const SYNCHRONOUS_FULL = 2;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** `quick_check` reads the whole file: about a second for this many bytes on a slow disk. */
 const CHECKED_BYTES = 256 * 1_024 * 1_024;
 
@@ -532,8 +533,11 @@ export class SqliteFile implements TxHost {
 		this.#writer = undefined;
 	}
 
-	#pause(ms: number): Promise<void> {
-		return new Promise((resolve) => this.clock.after(ms, resolve));
+	async #pause(ms: number): Promise<void> {
+		// The clock's timers don't keep the process alive; a write that waits must.
+		const hold = setInterval(() => undefined, LONGEST_TIMER_MS);
+		await new Promise<void>((resolve) => this.clock.after(ms, resolve));
+		clearInterval(hold);
 	}
 
 	#busyError(): LottorError {
