@@ -8,6 +8,7 @@ import {
 	PARTICIPANT_ACTIONS,
 	type ParticipantStatus,
 } from "../../protocol/index.ts";
+import { exemptFromHooks } from "./hooks.ts";
 import { mergedMessages } from "./messages.ts";
 import { isObject, readOptions } from "./options.ts";
 import { Participant } from "./participant.ts";
@@ -121,6 +122,7 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 			const messages = mergedMessages(this.originalSchema);
 			if (Object.keys(messages).length > 0) schema.messages = messages;
 			nameActions(schema);
+			exemptFromHooks(schema);
 			stopFirst(schema, stopped);
 		},
 

@@ -177,7 +177,7 @@ describe("R28 consume", () => {
 		expect(runs).toBe(2);
 	});
 
-	test("types with a limit of their own do not wait for the others; above maxQueued sends are refused", async () => {
+	test("types with a limit of their own do not wait for the others; above maxQueued sends are refused: LOTTOR_CONSUMER_BUSY", async () => {
 		const clock = new ManualClock(Date.now());
 		const seen: string[] = [];
 		const node = await authNode(

@@ -169,6 +169,40 @@ describe("the schema", () => {
 		expect(seen).toEqual(["auth", "auth", "auth"]);
 	});
 
+	test("hooks for all actions apply to the service's actions, not to the mixin's", async () => {
+		const seen: string[] = [];
+		const schema: ServiceSchema = {
+			name: "auth",
+			mixins: [ReliableMessage({ store: "memory:" })],
+			hooks: {
+				before: { "*": ["checkUser", "missing"] },
+				after: { "*": (_, result: string) => `${result} and after` },
+				// An error hook may answer in place of the error, which its type does not say.
+				error: { "*": () => "healed" as never },
+			},
+			methods: {
+				checkUser: (ctx: Context) => {
+					seen.push(ctx.action?.name ?? "");
+				},
+			},
+			actions: {
+				who: () => "me",
+				fail: () => {
+					throw new Error("no");
+				},
+			},
+			messages: { t: () => undefined },
+		};
+		const node = await startNode([schema]);
+		expect(await node.consume("auth", node.envelope("auth", "t", {}))).toMatchObject([
+			{ result: "reported" },
+		]);
+		await expect(node.broker.call("auth.reliable.consume", { items: 1 })).rejects.toThrow();
+		expect(await node.broker.call("auth.who")).toBe("me and after");
+		expect(await node.broker.call("auth.fail")).toBe("healed");
+		expect(seen).toEqual(["auth.who", "auth.fail"]);
+	});
+
 	test("the version that status tells is the package's", () => {
 		expect(LOTTOR_VERSION).toBe(packageJson.version);
 	});
