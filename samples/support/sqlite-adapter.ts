@@ -212,11 +212,12 @@ function rows<Row extends object>(
 		findById: (id) => read((reader) => byId(reader, id)),
 		findByIds: (ids) =>
 			read((reader) => ids.map((id) => byId(reader, id)).filter((row) => row !== null)),
-		count: (filters = {}) => {
-			const where = condition(filters);
-			const sql = `SELECT count(*) AS n FROM ${table} ${where.sql}`;
-			return read((reader) => Number(reader.get(sql, ...where.values)?.["n"]));
-		},
+		count: (filters = {}) =>
+			read((reader) => {
+				const where = condition(filters);
+				const sql = `SELECT count(*) AS n FROM ${table} ${where.sql}`;
+				return Number(reader.get(sql, ...where.values)?.["n"]);
+			}),
 		insert: (entity) => write((tx) => insertOne(tx, entity)),
 		insertMany: (entities) => write((tx) => entities.map((entity) => insertOne(tx, entity))),
 		updateById: (id, update) =>
@@ -236,12 +237,11 @@ function rows<Row extends object>(
 				if (row) tx.run(`DELETE FROM ${table} WHERE id = ?`, String(id));
 				return row;
 			}),
-		removeMany: (query) => {
-			const where = condition({ query });
-			return write(
-				(tx) => tx.run(`DELETE FROM ${table} ${where.sql}`, ...where.values).changes,
-			);
-		},
+		removeMany: (query) =>
+			write((tx) => {
+				const where = condition({ query });
+				return tx.run(`DELETE FROM ${table} ${where.sql}`, ...where.values).changes;
+			}),
 		clear: () => write((tx) => tx.run(`DELETE FROM ${table}`).changes),
 	};
 }
