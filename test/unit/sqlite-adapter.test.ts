@@ -27,13 +27,13 @@ beforeEach(async () => {
 	path = join(folder, "a.db");
 	adapter = sqliteAdapter<User>({ file: path, table: "users", indexes: ["name"] });
 	broker = new ServiceBroker({ logger: false });
-	const schema: ServiceSchema = {
+	const schema = {
 		name: "users",
 		mixins: [DbService as Partial<ServiceSchema>],
 		adapter,
 		settings: { useDotNotation: true },
 	};
-	broker.createService(schema);
+	broker.createService(schema as ServiceSchema);
 	await broker.start();
 });
 
