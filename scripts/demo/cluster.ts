@@ -11,7 +11,7 @@ import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
 import { FAULT, type FaultPoint, type NodeName, NODES, READY } from "./words.ts";
 
 const NODE_FILE = new URL("./node.ts", import.meta.url).pathname;
-const START_MS = 20_000;
+const START_MS = 60_000;
 const POLL_MS = 25;
 
 interface Running {
@@ -34,7 +34,7 @@ export class Cluster {
 		this.#transporter = new LoopbackTcp({ port: 0 });
 		this.#broker = new ServiceBroker({
 			nodeID: "demo",
-			logger: false,
+			logger: { type: "File", options: { folder, filename: "demo.log", interval: 100 } },
 			transporter: this.#transporter,
 			requestTimeout: 10_000,
 		});

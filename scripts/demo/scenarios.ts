@@ -140,7 +140,7 @@ export const SCENARIOS: readonly Scenario[] = [
 			const group = await order(stage, [note("stock")]);
 			await stage.ends(group, "completed");
 			let copies = 0;
-			await until("the second copy", 5_000, async () => {
+			await until("the second copy", 60_000, async () => {
 				copies = await stage.cluster.call<number>("consumer-faults.copies", {
 					message: `${group}.0`,
 				});

@@ -11,7 +11,7 @@ export interface Check {
 	readonly held: boolean;
 }
 
-const SETTLE_MS = 15_000;
+const SETTLE_MS = 60_000;
 
 /** What a scenario plays on. */
 export class Stage {
