@@ -116,20 +116,39 @@ export class LoopbackTcp extends Transporters.TCP {
 	}
 
 	/**
+	 * Nodes tell each other who is gone by name and sequence number, and Moleculer begins at 1 again
+	 * with each start: what is still told of a process that was killed would count against the next
+	 * one of its name, and have it taken for gone while it works. So each start begins above the last.
+	 */
+	override connect(): Promise<void> {
+		const local = this.nodes.localNode as unknown as GossipNode;
+		local.seq = Math.max(local.seq, Date.now());
+		return super.connect();
+	}
+
+	/**
 	 * A node that comes back under its name usually has another port, and Moleculer keeps the old one:
 	 * it would be looked for there until its entry is forgotten, ten minutes later. Telling it that it
 	 * is held for gone makes it answer at once with all it offers.
 	 */
 	override processGossipHello(message: Buffer, socket: Socket): void {
 		super.processGossipHello(message, socket);
-		const { payload } = this.deserialize("GOSSIP_HELLO", message) as unknown as {
-			payload: { sender: string; port: number };
-		};
-		const node = this.nodes.get(payload.sender) as GossipNode | undefined;
+		const hello = this.readHello(message);
+		const node = hello && (this.nodes.get(hello.sender) as GossipNode | undefined);
 		if (!node || node.available) return;
-		node.port = payload.port;
-		const offline = node.seq > 0 ? { [payload.sender]: node.seq } : {};
+		node.port = hello.port;
+		const offline = node.seq > 0 ? { [hello.sender]: node.seq } : {};
 		this.sendGossipToRandomEndpoint({ offline }, [node as never]);
+	}
+
+	/** @returns undefined for a packet that can't be read, of which Moleculer has warned by now */
+	private readHello(message: Buffer): { sender: string; port: number } | undefined {
+		try {
+			const packet: { payload?: unknown } = this.deserialize("GOSSIP_HELLO", message);
+			return packet.payload as { sender: string; port: number };
+		} catch {
+			return undefined;
+		}
 	}
 
 	/** Every node is on this machine, whatever host name or addresses it tells. */

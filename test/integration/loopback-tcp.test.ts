@@ -172,10 +172,21 @@ describe("LoopbackTcp", () => {
 		const gone = new Promise((resolve) => broker.localBus.once("$node.disconnected", resolve));
 		await first.kill();
 		await gone;
+		const seq = () => (broker.registry.nodes.get("node-b") as unknown as { seq: number }).seq;
+		const before = seq();
 
 		const second = startPeer();
 		await broker.waitForServices("node-b", 15_000, 20);
 
 		expect(await broker.call("node-b.whoami")).toBe(second.peer.pid);
+		// What others still tell of the one that was killed is of 1, 2 or 3 more than `before`.
+		expect(seq()).toBeGreaterThan(before + 100);
+	});
+
+	it("does not mind a HELLO that can't be read", async () => {
+		const { broker, transporter } = await startNode("node-a");
+		const hello = () => transporter.processGossipHello(Buffer.from("{"), null as never);
+		expect(hello).not.toThrow();
+		expect(await greet(broker, "node-a")).toBe("node-a greets node-a");
 	});
 });
