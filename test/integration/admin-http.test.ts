@@ -317,7 +317,7 @@ describe("requests that are refused", () => {
 		});
 	});
 
-	test("another host name, so that a name made to point here reads nothing", async () => {
+	test("defect 9: while there is no login, nothing but this machine: a name made to point here reads nothing", async () => {
 		const send = await start();
 		for (const host of ["evil.example", "localhost.evil.example:9666", "127.0.0.1.nip.io"]) {
 			expect(await send("GET /api/groups", { headers: { host } })).toMatchObject({
