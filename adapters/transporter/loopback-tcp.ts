@@ -1,3 +1,4 @@
+import type { EventEmitter } from "node:events";
 import { createServer } from "node:net";
 import type { Server, Socket } from "node:net";
 
@@ -124,6 +125,23 @@ export class LoopbackTcp extends Transporters.TCP {
 		const local = this.nodes.localNode as unknown as GossipNode;
 		local.seq = Math.max(local.seq, Date.now());
 		return super.connect();
+	}
+
+	/**
+	 * A connection that is refused at the port of a process that is gone says nothing of the next one
+	 * of its name, which may be known by the time the refusal arrives.
+	 */
+	override startTcpServer(): Promise<void> {
+		const listening = super.startTcpServer();
+		const { writer } = this as unknown as { writer: EventEmitter };
+		const [disconnected] = writer.listeners("error");
+		writer.removeAllListeners("error");
+		writer.on("error", (error: { port?: number }, nodeID: string) => {
+			const node = this.nodes.get(nodeID) as GossipNode | undefined;
+			if (error.port !== undefined && error.port !== node?.port) return;
+			disconnected?.(error, nodeID);
+		});
+		return listening;
 	}
 
 	/**

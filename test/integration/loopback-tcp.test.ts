@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { once } from "node:events";
+import { type EventEmitter, once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
@@ -181,6 +181,20 @@ describe("LoopbackTcp", () => {
 		expect(await broker.call("node-b.whoami")).toBe(second.peer.pid);
 		// What others still tell of the one that was killed is of 1, 2 or 3 more than `before`.
 		expect(seq()).toBeGreaterThan(before + 100);
+	});
+
+	it("does not take a node for gone because its former port refuses", async () => {
+		const a = await startNode("node-a");
+		const b = await startNode("node-b", { urls: a.url });
+		await a.broker.waitForServices("node-b", 15_000, 20);
+		const { writer } = a.transporter as unknown as { writer: EventEmitter };
+		const refused = (port: number) => Object.assign(new Error("ECONNREFUSED"), { port });
+		const isThere = () => a.broker.registry.nodes.get("node-b")?.available;
+
+		writer.emit("error", refused(b.address.port + 1), "node-b");
+		expect(isThere()).toBe(true);
+		writer.emit("error", refused(b.address.port), "node-b");
+		expect(isThere()).toBe(false);
 	});
 
 	it("does not mind a HELLO that can't be read", async () => {
