@@ -80,6 +80,8 @@ async function playAll(
 		const played = await play(scenario, cluster);
 		tell(details(played));
 		all.push(played);
+		// Whatever it left behind shall not count against the next one.
+		if (!played.ok) await cluster.killAll();
 	}
 	return all;
 }

@@ -98,9 +98,14 @@ export class Cluster {
 		await running.exited;
 	}
 
+	/** Kills all that run. */
+	async killAll(): Promise<void> {
+		for (const name of [...this.#running.keys()]) await this.kill(name);
+	}
+
 	/** Ends everything that was started here. */
 	async stop(): Promise<void> {
-		for (const name of [...this.#running.keys()]) await this.kill(name);
+		await this.killAll();
 		await this.#broker.stop();
 	}
 
