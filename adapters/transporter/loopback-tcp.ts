@@ -66,6 +66,11 @@ interface TcpReader {
 	onTcpClientConnected(socket: Socket): void;
 }
 
+/** The parts of Moleculer's internal TCP writer that are used here. Emits "error" with a nodeID. */
+interface TcpWriter extends EventEmitter {
+	send(nodeID: string, type: number, data: Buffer): Promise<void>;
+}
+
 /** What of a node the gossip goes by. */
 interface GossipNode {
 	available: boolean;
@@ -129,18 +134,26 @@ export class LoopbackTcp extends Transporters.TCP {
 
 	/**
 	 * A connection that is refused at the port of a process that is gone says nothing of the next one
-	 * of its name, which may be known by the time the refusal arrives.
+	 * of its name, which may be known by the time the refusal arrives: it is not taken for gone, and
+	 * gets the packet.
 	 */
 	override startTcpServer(): Promise<void> {
 		const listening = super.startTcpServer();
-		const { writer } = this as unknown as { writer: EventEmitter };
+		const { writer } = this as unknown as { writer: TcpWriter };
+		const isFormer = ({ port }: { port?: number }, nodeID: string) =>
+			port !== undefined && port !== (this.nodes.get(nodeID) as GossipNode | undefined)?.port;
+
 		const [disconnected] = writer.listeners("error");
 		writer.removeAllListeners("error");
 		writer.on("error", (error: { port?: number }, nodeID: string) => {
-			const node = this.nodes.get(nodeID) as GossipNode | undefined;
-			if (error.port !== undefined && error.port !== node?.port) return;
-			disconnected?.(error, nodeID);
+			if (!isFormer(error, nodeID)) disconnected?.(error, nodeID);
 		});
+		const send = writer.send.bind(writer);
+		writer.send = (nodeID, type, data) =>
+			send(nodeID, type, data).catch((error: { port?: number }) => {
+				if (isFormer(error, nodeID)) return send(nodeID, type, data);
+				throw error;
+			});
 		return listening;
 	}
 

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { type EventEmitter, once } from "node:events";
 import type { AddressInfo } from "node:net";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { networkInterfaces } from "node:os";
 
 import { afterEach, describe, expect, it } from "@jest/globals";
@@ -183,18 +183,27 @@ describe("LoopbackTcp", () => {
 		expect(seq()).toBeGreaterThan(before + 100);
 	});
 
-	it("does not take a node for gone because its former port refuses", async () => {
+	it("does not take a node for gone because its former port refuses, and sends anew", async () => {
 		const a = await startNode("node-a");
 		const b = await startNode("node-b", { urls: a.url });
 		await a.broker.waitForServices("node-b", 15_000, 20);
-		const { writer } = a.transporter as unknown as { writer: EventEmitter };
-		const refused = (port: number) => Object.assign(new Error("ECONNREFUSED"), { port });
-		const isThere = () => a.broker.registry.nodes.get("node-b")?.available;
+		const { writer } = a.transporter as unknown as {
+			writer: EventEmitter & { removeSocket(nodeID: string): void };
+		};
+		const server = createServer().listen(0, "127.0.0.1");
+		await once(server, "listening");
+		const former = (server.address() as AddressInfo).port;
+		server.close();
+		await once(server, "close");
 
-		writer.emit("error", refused(b.address.port + 1), "node-b");
-		expect(isThere()).toBe(true);
-		writer.emit("error", refused(b.address.port), "node-b");
-		expect(isThere()).toBe(false);
+		// The connection begins at the former port; when its refusal arrives the new one is known.
+		const ports = [former];
+		const node = a.broker.registry.nodes.get("node-b") as unknown as { available: boolean };
+		Object.defineProperty(node, "port", { get: () => ports.shift() ?? b.address.port });
+		writer.removeSocket("node-b");
+
+		expect(await greet(a.broker, "node-b")).toBe("node-b greets node-a");
+		expect(node.available).toBe(true);
 	});
 
 	it("does not mind a HELLO that can't be read", async () => {
