@@ -3,6 +3,7 @@ import type { BrokerOptions } from "moleculer";
 
 import { LoopbackTcp } from "./adapters/transporter/loopback-tcp.ts";
 import { invalidOptions, messageOf } from "./protocol/index.ts";
+import { lottorCommands } from "./repl/index.ts";
 import { heartbeatLog } from "./services/heartbeat-log.ts";
 import { readSettings, type Settings } from "./services/settings.ts";
 
@@ -25,6 +26,8 @@ export function brokerOptions(settings: Settings): BrokerOptions {
 		// A repeated call may be a second transaction: whoever calls decides.
 		retryPolicy: { enabled: false },
 		registry: { strategy: "RoundRobin", preferLocal: true },
+		// `npm start -- --repl`
+		replOptions: { customCommands: lottorCommands() as never },
 		// Each heartbeat is parsed once more for it, so only where somebody reads it.
 		middlewares: logLevel === "debug" || logLevel === "trace" ? [heartbeatLog] : [],
 		logger: {
