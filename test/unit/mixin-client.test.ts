@@ -313,7 +313,7 @@ describe("batches", () => {
 });
 
 describe("R9 confirms", () => {
-	test("R9 a commit that cannot be told is repeated until it is acknowledged, and never reaches the caller", async () => {
+	test("defect 4, R9 a commit that cannot be told is repeated until it is acknowledged, and never reaches the caller", async () => {
 		const clock = new ManualClock();
 		const coordinator = scriptedCoordinator();
 		let failures = 3;
