@@ -1,0 +1,195 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+
+import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
+import { CoordinatorFile } from "./coordinator-file.ts";
+import { compare, type Verdict } from "./ledger.ts";
+import { Network } from "./network.ts";
+import { plan } from "./plan.ts";
+import { Processes } from "./processes.ts";
+import { Recovery } from "./recovery.ts";
+import { type Played, storm } from "./storm.ts";
+import type { NodeName } from "./words.ts";
+
+const HELP = `npm run chaos -- [options]
+
+Runs two coordinators, three producers and three consumers as processes, under load, and does to
+them what goes wrong in real life: kills, pauses, broken connections, full disks. Then all is left
+in peace, and the databases are compared. Exits with 0 only if all is as the guarantee promises.
+
+  --seconds <n>    how long things go wrong (default 60)
+  --seed <text>    what the schedule is made from (default: made up, and told)
+  --guarantee <g>  transactional (default) or recorded: the participants' stores
+  --keep           keep databases and logs even if all is well
+  --json           print the result as one line of JSON on stdout
+  --help           show this`;
+
+const USAGE_ERROR = 2;
+/** How long the rest may take once nothing goes wrong any more. */
+const SETTLE_MS = 90_000;
+/** Longer than any lease of the run. */
+const STILL_MS = 3_000;
+const RECOVERY_BAR_MS = 15_000;
+const PROGRESS_MS = 5_000;
+const SHOWN_FINDINGS = 30;
+
+interface Options {
+	readonly seconds: number;
+	readonly seed: string;
+	readonly guarantee: Guarantee;
+	readonly keep: boolean;
+	readonly json: boolean;
+	readonly help: boolean;
+}
+
+function readOptions(): Options {
+	const { values } = parseArgs({
+		options: {
+			seconds: { type: "string", default: "60" },
+			seed: { type: "string", default: String(Date.now() % 1_000_000) },
+			guarantee: { type: "string", default: "transactional" },
+			keep: { type: "boolean", default: false },
+			json: { type: "boolean", default: false },
+			help: { type: "boolean", default: false },
+		},
+	});
+	const seconds = Number(values.seconds);
+	if (!(seconds >= 1)) throw new Error("--seconds must be a number of 1 or more");
+	const guarantee = GUARANTEES.find((known) => known === values.guarantee);
+	if (guarantee !== "transactional" && guarantee !== "recorded") {
+		throw new Error("--guarantee must be transactional or recorded");
+	}
+	return { ...values, seconds, guarantee };
+}
+
+/** Waits until no group is under way. @returns whether it came to that */
+async function settled(file: CoordinatorFile): Promise<boolean> {
+	const end = Date.now() + SETTLE_MS;
+	for (let still = 0; still < STILL_MS; still += 100) {
+		if (Date.now() > end) return false;
+		if (file.busy() > 0) still = 0;
+		await sleep(100);
+	}
+	return true;
+}
+
+interface Outcome extends Verdict, Played {
+	readonly recovery: readonly number[];
+	readonly misbehaviour: readonly string[];
+}
+
+async function run(
+	options: Options,
+	folder: string,
+	tell: (text: string) => void,
+): Promise<Outcome> {
+	const { seconds, seed, guarantee } = options;
+	const network = new Network<NodeName>();
+	const processes = new Processes({ folder, guarantee, seed, network, tell });
+	const interrupted = () => void processes.clear().finally(() => process.exit(130));
+	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
+	let file: CoordinatorFile | undefined;
+	let progress: NodeJS.Timeout | undefined;
+	try {
+		await processes.start();
+		const stored = (file = new CoordinatorFile(folder));
+		const recovery = new Recovery(processes, stored);
+		const start = Date.now();
+		progress = setInterval(() => {
+			const states = JSON.stringify(stored.states());
+			tell(`${((Date.now() - start) / 1_000).toFixed(1)} s: ${states}`);
+		}, PROGRESS_MS);
+		processes.load(true);
+		const played = await storm(plan(seed, seconds, guarantee), seconds * 1_000, {
+			processes,
+			network,
+			killed: (node) => recovery.killed(node),
+			tell,
+		});
+		processes.load(false);
+		tell("Nothing goes wrong any more; waiting for the rest");
+		const quiet = await settled(stored);
+		const times = recovery.stop();
+		tell(quiet ? "All is quiet; ending the processes" : "It does not get quiet");
+		await processes.stop();
+		const { misbehaviour } = processes;
+		return { ...played, ...compare(folder), recovery: times, misbehaviour };
+	} finally {
+		clearInterval(progress);
+		await processes.clear();
+		network.close();
+		file?.close();
+		process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
+	}
+}
+
+/** Whether all is as PROTOCOL, section 1, promises. */
+function isOk(outcome: Outcome, guarantee: Guarantee): boolean {
+	const { lost, phantom, doubles, inDoubt, unfinished, recovery, misbehaviour } = outcome;
+	const sound = lost + phantom + unfinished + misbehaviour.length === 0;
+	const inTime = recovery.every((ms) => ms <= RECOVERY_BAR_MS);
+	return sound && inTime && (guarantee === "recorded" || doubles + inDoubt === 0);
+}
+
+async function main(): Promise<number> {
+	let options: Options;
+	try {
+		options = readOptions();
+	} catch (error) {
+		console.error(`${messageOf(error)}\n\n${HELP}`);
+		return USAGE_ERROR;
+	}
+	if (options.help) {
+		console.log(HELP);
+		return 0;
+	}
+	const tell = console.error;
+	const { seed, seconds, guarantee } = options;
+	const folder = mkdtempSync(join(tmpdir(), "lottor-chaos-"));
+	tell(`Seed ${seed}, ${seconds} s, ${guarantee} stores, in ${folder}`);
+	const outcome = await run(options, folder, tell).catch((error: unknown) => {
+		tell(`The run could not be made: ${messageOf(error)}`);
+	});
+	const ok = outcome !== undefined && isOk(outcome, guarantee);
+	if (outcome) {
+		const { findings, misbehaviour } = outcome;
+		for (const text of [...misbehaviour, ...findings].slice(0, SHOWN_FINDINGS)) tell(text);
+		const result = resultOf(options, outcome, ok);
+		console.log(options.json ? JSON.stringify(result) : result);
+	}
+	if (ok && !options.keep) rmSync(folder, { recursive: true });
+	else tell(`Databases and logs are kept in ${folder}`);
+	return ok ? 0 : 1;
+}
+
+function resultOf({ seed, seconds, guarantee }: Options, outcome: Outcome, ok: boolean) {
+	const { transactions, faults, points, lost, phantom, doubles, inDoubt, unfinished } = outcome;
+	const { recovery, groups, effects, misbehaviour } = outcome;
+	return {
+		seed,
+		seconds,
+		guarantee,
+		transactions,
+		groups,
+		effects,
+		faults,
+		points,
+		crashes: faults["kill"] ?? 0,
+		lost,
+		phantom,
+		doubles,
+		inDoubt,
+		unfinished,
+		misbehaviour: misbehaviour.length,
+		recovery: {
+			p50_ms: recovery[Math.floor((recovery.length - 1) / 2)] ?? 0,
+			max_ms: recovery.at(-1) ?? 0,
+		},
+		ok,
+	};
+}
+
+process.exitCode = await main();

@@ -1,0 +1,152 @@
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+
+import { CoordinatorFile } from "./coordinator-file.ts";
+import { type CallerSaw, CONSUMERS, NODES, PRODUCERS, THROWN } from "./words.ts";
+
+/** What the databases say when all is over, compared. */
+export interface Verdict {
+	readonly transactions: number;
+	/** Messages whose local transaction stands, and which have no effect. */
+	readonly lost: number;
+	/** Effects, or committed groups, without a local transaction that stands. */
+	readonly phantom: number;
+	/** Effects beyond the first of a message. */
+	readonly doubles: number;
+	readonly inDoubt: number;
+	/** Groups neither completed, rolled back nor in doubt. */
+	readonly unfinished: number;
+	readonly groups: Readonly<Record<string, number>>;
+	readonly effects: number;
+	/** What was found, for a person to look into. */
+	readonly findings: readonly string[];
+}
+
+interface Row {
+	readonly service: string;
+	readonly targets: readonly string[];
+}
+
+/** Reads all files of a run whose processes have ended, and compares them. */
+export function compare(folder: string): Verdict {
+	const findings: string[] = [];
+	const file = new CoordinatorFile(folder);
+	const states = new Map(file.groups().map(({ id, state }) => [id, state]));
+	const messages = new Map(file.messages().map((message) => [message.id, message]));
+	const groups = file.states();
+	for (const { id, conflict } of file.groups()) {
+		if (conflict !== null) findings.push(`group ${id} is in conflict: ${conflict}`);
+	}
+	file.close();
+	const rows = readRows(folder);
+	const effects = readEffects(folder);
+
+	let lost = 0;
+	for (const [group, { service, targets }] of rows) {
+		const state = states.get(group);
+		if (state === "inDoubt") continue;
+		targets.forEach((target, index) => {
+			const id = `${group}.${index}`;
+			const message = messages.get(id);
+			if (effects.has(id) || message?.state === "failed") return;
+			lost++;
+			findings.push(
+				`lost: message ${id} of ${service} to ${target}; group ${state}, message ${message?.state}`,
+			);
+		});
+	}
+
+	let phantom = 0;
+	let doubles = 0;
+	for (const [id, services] of effects) {
+		const target = rows.get(id.replace(/\.\d+$/, ""))?.targets[Number(id.split(".").at(-1))];
+		if (target === undefined) {
+			phantom++;
+			findings.push(`phantom: effect of ${id} at ${services.join()}, and no row`);
+		} else if (services.some((service) => service !== target)) {
+			phantom++;
+			findings.push(`phantom: effect of ${id} at ${services.join()} instead of ${target}`);
+		}
+		if (services.length > 1) {
+			doubles += services.length - 1;
+			findings.push(`doubles: ${services.length} effects of ${id} at ${services.join()}`);
+		}
+	}
+	for (const [id, state] of states) {
+		if ((state === "committed" || state === "completed") && !rows.has(id)) {
+			phantom++;
+			findings.push(`phantom: group ${id} is ${state}, and no row`);
+		}
+		if (state === "prepared" || state === "committed" || state === "inDoubt") {
+			const open = [...messages.values()].filter((message) => message.id.startsWith(id));
+			const text = open.map(({ target, state: to, error }) => `${target} ${to} ${error}`);
+			findings.push(`unfinished: group ${id} is ${state}: ${text.join(", ")}`);
+		}
+	}
+	for (const { group, result } of readResults(folder)) {
+		if (result === "ok" && !rows.has(group)) {
+			lost++;
+			findings.push(`lost: the caller was told that ${group} is committed, and no row`);
+		}
+		if (result === THROWN && rows.has(group)) {
+			phantom++;
+			findings.push(`phantom: the caller was told that ${group} threw, and its row stands`);
+		}
+	}
+	const inDoubt = groups["inDoubt"] ?? 0;
+	return {
+		transactions: states.size,
+		lost,
+		phantom,
+		doubles,
+		inDoubt,
+		unfinished: (groups["prepared"] ?? 0) + (groups["committed"] ?? 0),
+		groups,
+		effects: effects.size,
+		findings,
+	};
+}
+
+/** What each producer's local transactions left, by group. */
+function readRows(folder: string): Map<string, Row> {
+	const rows = new Map<string, Row>();
+	for (const service of [...PRODUCERS, ...CONSUMERS]) {
+		for (const row of all(folder, service, "SELECT grp, targets FROM orders")) {
+			const targets = JSON.parse(String(row["targets"])) as string[];
+			rows.set(String(row["grp"]), { service, targets });
+		}
+	}
+	return rows;
+}
+
+/** Where each message took effect, as often as it did. */
+function readEffects(folder: string): Map<string, string[]> {
+	const effects = new Map<string, string[]>();
+	for (const service of CONSUMERS) {
+		for (const row of all(folder, service, "SELECT message FROM effects")) {
+			const id = String(row["message"]);
+			effects.set(id, [...(effects.get(id) ?? []), service]);
+		}
+	}
+	return effects;
+}
+
+function readResults(folder: string): CallerSaw[] {
+	return NODES.flatMap((node) => {
+		const path = join(folder, `${node}.results`);
+		if (!existsSync(path)) return [];
+		const lines = readFileSync(path, "utf8").split("\n");
+		// A killed process may have left half a line.
+		return lines.slice(0, -1).map((line) => JSON.parse(line) as CallerSaw);
+	});
+}
+
+function all(folder: string, service: string, sql: string) {
+	const db = new DatabaseSync(join(folder, `${service}.db`), { readOnly: true });
+	try {
+		return db.prepare(sql).all();
+	} finally {
+		db.close();
+	}
+}

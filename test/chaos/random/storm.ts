@@ -1,0 +1,87 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+import type { Network } from "./network.ts";
+import type { Fault } from "./plan.ts";
+import type { Processes } from "./processes.ts";
+import type { NodeName } from "./words.ts";
+
+/** What the schedule is played on. */
+export interface Playground {
+	readonly processes: Processes;
+	readonly network: Network<NodeName>;
+	readonly killed: (node: NodeName) => void;
+	readonly tell: (text: string) => void;
+}
+
+/** What was played. */
+export interface Played {
+	/** By kind. */
+	readonly faults: Record<string, number>;
+	/** Kinds at distinct places. */
+	readonly points: number;
+}
+
+/**
+ * Plays the schedule, and resolves when every fault is over. A fault of a process that does not
+ * run just then is left out.
+ */
+export async function storm(
+	schedule: readonly Fault[],
+	ms: number,
+	playground: Playground,
+): Promise<Played> {
+	const start = Date.now();
+	const faults: Record<string, number> = {};
+	const points = new Set<string>();
+	const underway: Promise<void>[] = [];
+	for (const fault of schedule) {
+		await sleep(Math.max(start + fault.at - Date.now(), 0));
+		const linked = "peer" in fault;
+		if (!linked && !playground.processes.isUp(fault.node)) continue;
+		faults[fault.kind] = (faults[fault.kind] ?? 0) + 1;
+		points.add(`${fault.kind} ${fault.node} ${linked ? fault.peer : ""}`);
+		playground.tell(describe(fault));
+		underway.push(play(fault, playground));
+	}
+	await sleep(Math.max(start + ms - Date.now(), 0));
+	await Promise.all(underway);
+	return { faults, points: points.size };
+}
+
+async function play(fault: Fault, { processes, network, killed }: Playground): Promise<void> {
+	const { node, ms } = fault;
+	switch (fault.kind) {
+		case "kill":
+			return processes.kill(node, ms, () => killed(node));
+		case "restart":
+			return processes.restart(node, ms);
+		case "pause":
+			return processes.pause(node, ms);
+		case "fullDisk":
+			processes.command(node, { do: "full", on: true });
+			await sleep(ms);
+			processes.command(node, { do: "full", on: false });
+			return;
+		case "ioError":
+			processes.command(node, { do: "ioError", after: fault.after });
+			return;
+		case "cut":
+			network.cut(node, fault.peer);
+			return;
+		case "blackhole":
+			network.hold(node, fault.peer);
+			await sleep(ms);
+			network.release(node, fault.peer, fault.dies);
+			return;
+		case "latency":
+			network.slow(node, fault.peer, fault.delay);
+			await sleep(ms);
+			network.slow(node, fault.peer, -fault.delay);
+	}
+}
+
+function describe({ at, kind, node, ms, ...more }: Fault): string {
+	const rest = Object.entries(more).map(([name, value]) => `${name} ${String(value)}`);
+	const text = [kind, node, ms > 0 ? `for ${ms} ms` : "", ...rest].filter(Boolean).join(" ");
+	return `${(at / 1_000).toFixed(1)} s: ${text}`;
+}

@@ -1,0 +1,60 @@
+import type { Guarantee } from "../../../protocol/index.ts";
+
+/** The processes, each a Moleculer node of its own. */
+export const NODES = ["k1", "k2", "p1", "p2", "p3", "c1", "c2", "c3"] as const;
+export type NodeName = (typeof NODES)[number];
+
+/** Those that share the coordinator's file (R31). */
+export const COORDINATORS: readonly NodeName[] = ["k1", "k2"];
+
+/**
+ * The services of the other processes. Each has one SQLite file of its own; `desk` and `mail` have
+ * two instances, in two processes, on theirs.
+ */
+export const SERVICES: Partial<Record<NodeName, readonly string[]>> = {
+	p1: ["shop1", "desk"],
+	p2: ["shop2", "desk"],
+	p3: ["shop3"],
+	c1: ["ledger1", "mail"],
+	c2: ["ledger2", "mail"],
+	c3: ["ledger3"],
+};
+
+export const PRODUCERS = ["shop1", "shop2", "shop3", "desk"];
+export const CONSUMERS = ["ledger1", "ledger2", "ledger3", "mail"];
+
+/** How long a prepared group waits for its first check-back. */
+export const CHECK_AFTER_MS = 1_000;
+
+/** What a process is told at its start, as JSON in its only argument. */
+export interface NodeOrders {
+	readonly name: NodeName;
+	readonly folder: string;
+	readonly guarantee: Guarantee;
+	readonly seed: string;
+	/** Where this process reaches each of the others: ports of the network between them. */
+	readonly ports: Readonly<Record<string, number>>;
+}
+
+/** What a running process can be told, a line of JSON on its stdin. */
+export type Command =
+	| { readonly do: "load"; readonly on: boolean }
+	/** The process's files take no more pages, as on a full disk, or take them again. */
+	| { readonly do: "full"; readonly on: boolean }
+	/** The next COMMIT of the process fails with an I/O error, before or after it took effect. */
+	| { readonly do: "ioError"; readonly after: boolean };
+
+/** What a process prints once its port is known, followed by the port. */
+export const PORT = "PORT ";
+/** What a process prints once its services run. */
+export const READY = "READY";
+
+/** What a producer notes of each transaction that returned: a line in `<node>.results`. */
+export interface CallerSaw {
+	readonly group: string;
+	/** `ok`, or the error's type. */
+	readonly result: string;
+}
+
+/** What the local work throws where it is to fail. */
+export const THROWN = "CHAOS_THROWN";
