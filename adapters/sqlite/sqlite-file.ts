@@ -84,6 +84,8 @@ const SYNCHRONOUS_FULL = 2;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** `quick_check` reads the whole file: about a second for this many bytes on a slow disk. */
 const CHECKED_BYTES = 256 * 1_024 * 1_024;
+/** Between two tries to open a file again that a failure closed. */
+const REOPEN_MS = 1_000;
 
 const files = new Map<string, SqliteFile>();
 
@@ -127,6 +129,8 @@ export class SqliteFile implements TxHost {
 	#reads: Statements | undefined;
 	/** Why the file was closed by a failure. */
 	#broken: unknown;
+	/** When it may be tried again to open it. */
+	#reopenAt = 0;
 	#queue: Job[] = [];
 	#active: Transaction | undefined;
 	/** Why the batch under way can't be committed. */
@@ -164,7 +168,7 @@ export class SqliteFile implements TxHost {
 	async reopen(): Promise<void> {
 		if (this.#opening) return this.#opening;
 		if (this.#writer) return;
-		this.#opening = this.#open().finally(() => (this.#opening = undefined));
+		this.#opening = this.#reopen().finally(() => (this.#opening = undefined));
 		return this.#opening;
 	}
 
@@ -177,7 +181,7 @@ export class SqliteFile implements TxHost {
 	 *   when the file failed: after an unclear COMMIT (`isUnclear`) it may or may not have happened
 	 */
 	write<T>(fn: (tx: SqliteTx) => T | Promise<T>, options: WriteOptions = {}): Promise<T> {
-		if (!this.#writer) return Promise.reject(this.#closedError());
+		if (!this.#writer) return Promise.reject(this.#refusal());
 		if (!options.detached && isInside((tx) => tx.host === this)) {
 			return Promise.reject(
 				new LottorError(
@@ -241,7 +245,7 @@ export class SqliteFile implements TxHost {
 	async read<T>(fn: (reader: SqliteReader) => T): Promise<T> {
 		const deadline = this.clock.now() + this.#lockTimeout;
 		for (;;) {
-			if (!this.#reads) throw this.#closedError();
+			if (!this.#reads) throw this.#refusal();
 			try {
 				return fn(this.#reads);
 			} catch (error) {
@@ -257,6 +261,7 @@ export class SqliteFile implements TxHost {
 		this.#holders--;
 		if (this.#holders > 0) return;
 		while (this.#draining) await this.#draining;
+		await this.#opening?.catch(() => undefined);
 		if (this.#holders > 0) return;
 		this.#forget();
 		this.#expiry?.timer.cancel();
@@ -270,6 +275,12 @@ export class SqliteFile implements TxHost {
 		const over = endsTransaction(error) || this.#writer?.isTransaction === false;
 		if (inTransaction && this.#active && over) this.#lost ??= { error: reported };
 		return reported;
+	}
+
+	async #reopen(): Promise<void> {
+		// The handle of a work that met the failure must never reach the new connection.
+		while (this.#draining) await this.#draining;
+		await this.#open();
 	}
 
 	async #open(): Promise<void> {
@@ -548,6 +559,21 @@ export class SqliteFile implements TxHost {
 		);
 	}
 
+	/**
+	 * What a call gets while the file is closed. After a failure somebody must open it again, and its
+	 * users may have nobody who would: the first call of each second has it tried.
+	 */
+	#refusal(): LottorError {
+		const error = this.#closedError();
+		const now = this.clock.now();
+		if (this.#broken !== undefined && this.#holders > 0 && now >= this.#reopenAt) {
+			this.#reopenAt = now + REOPEN_MS;
+			// What is still wrong is told to whoever calls next.
+			this.reopen().catch((failure: unknown) => (this.#broken = failure));
+		}
+		return error;
+	}
+
 	#closedError(): LottorError {
 		return this.#broken === undefined
 			? new LottorError("LOTTOR_STORE_UNAVAILABLE", `SQLite file ${this.path} is not open`, {
@@ -555,7 +581,7 @@ export class SqliteFile implements TxHost {
 				})
 			: new LottorError(
 					"LOTTOR_STORE_UNAVAILABLE",
-					`SQLite file ${this.path} was closed after a failure and must be opened again: ${messageOf(this.#broken)}`,
+					`SQLite file ${this.path} was closed after a failure and is being opened again: ${messageOf(this.#broken)}`,
 					{ path: this.path },
 					this.#broken,
 				);

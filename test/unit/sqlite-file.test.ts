@@ -319,6 +319,54 @@ describe("R12 group commit", () => {
 		expect(await ids(file)).toEqual(["c"]);
 	});
 
+	it("R8 a file that a failure closed is opened again by the calls that need it", async () => {
+		const clock = new ManualClock();
+		const file = await open({ ...spied(), clock });
+		SpyDatabase.onExec = (sql, run) => {
+			if (sql === "COMMIT") throw sqliteError(1034, "disk I/O error");
+			run();
+		};
+		const write = () => file.write((tx) => insert(tx, "a")).catch((error: unknown) => error);
+		expect(isUnclear(await write())).toBe(true);
+		expect(isUnclear(await write())).toBe(false);
+		expect(isUnclear(await write())).toBe(true);
+		SpyDatabase.onExec = undefined;
+
+		expect(await write()).toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+		expect(await write()).toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+		await clock.advance(1_000);
+		await expect(ids(file)).rejects.toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+		await settle();
+		expect(await ids(file)).toEqual([]);
+		await file.write((tx) => insert(tx, "c"));
+		expect(await ids(file)).toEqual(["c"]);
+	});
+
+	it("R8 the handle of a work that met the failure never reaches the file opened again", async () => {
+		const file = await open();
+		const slow = gate();
+		const work = file.write(async (tx) => {
+			insert(tx, "lost");
+			await slow.promise;
+			insert(tx, "phantom");
+		});
+		const outcome = expect(work).rejects.toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+		await settle();
+		const broken = file.read(() => {
+			throw sqliteError(10, "disk I/O error");
+		});
+		await expect(broken).rejects.toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+		const again = file.reopen();
+		await settle();
+		slow.resolve();
+		await outcome;
+		await again;
+
+		expect(await ids(file)).toEqual([]);
+		await file.write((tx) => insert(tx, "next"));
+		expect(await ids(file)).toEqual(["next"]);
+	});
+
 	it("a work that makes SQLite roll back everything takes nothing down silently", async () => {
 		const file = await open();
 		const results = await Promise.allSettled([
