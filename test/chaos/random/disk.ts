@@ -39,7 +39,8 @@ export class Disk {
 	#statement(sql: string, statement: StatementSync): StatementSync {
 		if (sql === "COMMIT") {
 			const run = statement.run.bind(statement);
-			statement.run = (...values) => this.#run(sql, () => run(...(values as SQLInputValue[])));
+			statement.run = (...values) =>
+				this.#run(sql, () => run(...(values as SQLInputValue[])));
 		}
 		return statement;
 	}
