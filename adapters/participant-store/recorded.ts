@@ -214,8 +214,10 @@ export class RecordedParticipantStore implements ParticipantStore {
 				return claimed;
 			}
 			claim = claimed;
+			this.#failedClaims.delete(id);
 		} catch (error) {
 			this.#handling.delete(id);
+			this.#later(() => this.#release(request));
 			return { result: "unknown", error };
 		}
 		const running = settled(() => handler({ group }));
@@ -251,6 +253,16 @@ export class RecordedParticipantStore implements ParticipantStore {
 	}
 
 	async fail(request: FailRequest): Promise<void> {
+		try {
+			await this.#noteFailure(request);
+		} catch (error) {
+			// Until it is noted, the claim keeps every other instance from the message.
+			if (this.#failedClaims.has(request.id)) this.#later(() => this.#noteFailure(request));
+			throw error;
+		}
+	}
+
+	async #noteFailure(request: FailRequest): Promise<void> {
 		const owner = this.#failedClaims.get(request.id);
 		await this.#update(request.id, (row) => {
 			const ours = owner !== undefined && sameOwner(row?.owner, owner);
@@ -338,6 +350,15 @@ export class RecordedParticipantStore implements ParticipantStore {
 				: await this.#backend.insertInbox(row);
 			if (won) return this.#keepRenewed(row);
 		}
+	}
+
+	/** Gives up a claim that may have been stored although its write failed: nothing runs under it. */
+	async #release({ id, attempt, owner }: ConsumeRequest): Promise<void> {
+		await this.#update(id, (row) => {
+			const idle = row?.state === "running" && !this.#handling.has(id);
+			const ours = idle && row.attempt === attempt && sameOwner(row.owner, owner);
+			return ours ? { ...row, owner: null, renewed: 0 } : undefined;
+		});
 	}
 
 	/** Renews the claim until it is stopped or somebody else has the row (R32). */

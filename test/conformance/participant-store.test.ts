@@ -7,6 +7,7 @@ import { describe, expect, it } from "@jest/globals";
 
 import {
 	memoryParticipantStore,
+	type ParticipantStore,
 	recordedSqliteStore,
 	resolveParticipantStore,
 	SqliteParticipantStore,
@@ -14,6 +15,7 @@ import {
 import { SQL } from "../../adapters/participant-store/sqlite-tables.ts";
 import { openSqliteFile } from "../../adapters/sqlite/index.ts";
 import { type Clock, systemClock, systemRandom as random } from "../../protocol/index.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { type ParticipantBench, participantStoreSuite } from "./participant-store.ts";
 
 participantStoreSuite("memory", {
@@ -99,6 +101,90 @@ async function sqliteBench(makeStore: MakeStore): Promise<ParticipantBench> {
 		},
 	};
 }
+
+describe("claims of the recorded SQLite store", () => {
+	const owner = { nodeID: "n", instanceID: "i" };
+	const other = { nodeID: "m", instanceID: "j" };
+	const message = {
+		id: "g.0",
+		group: "g",
+		attempt: 1,
+		revision: 0,
+		receipt: "r",
+		coordinator: "c",
+		timeout: 1_000,
+	};
+	const error = { code: "NO", message: "no", retryable: true };
+
+	/** Two instances on one file; the next COMMIT of the first can be made to fail. */
+	async function withTwo(
+		test: (
+			one: ParticipantStore,
+			two: ParticipantStore,
+			fail: (when: "before" | "after" | "no longer") => void,
+			clock: ManualClock,
+		) => Promise<void>,
+	): Promise<void> {
+		let failing: "before" | "after" | "no longer" = "no longer";
+		class Failing extends DatabaseSync {
+			override exec(sql: string): void {
+				const when = sql === "COMMIT" ? failing : "no longer";
+				if (when !== "before") super.exec(sql);
+				if (when !== "no longer")
+					throw Object.assign(new Error("disk I/O error"), { errcode: 5 });
+			}
+		}
+		const clock = new ManualClock();
+		const bench = await sqliteBench((path, options) => {
+			const connect = (name: string) => new Failing(name, { timeout: 10 });
+			return recordedSqliteStore(path, { ...options, connect });
+		});
+		const [one, two] = [bench.store(clock), bench.store(clock)];
+		await one.open();
+		await two.open();
+		await test(one, two, (when) => (failing = when), clock);
+		await one.close();
+		await two.close();
+		await bench.close();
+	}
+
+	it.each(["before", "after"] as const)(
+		"R32 one whose write was unclear (failed %s it stood) is given up, for others to take",
+		(when) =>
+			withTwo(async (one, two, fail, clock) => {
+				fail(when);
+				const claimed = await one.consume(
+					{ ...message, owner, isAlive: () => false },
+					async () => undefined,
+				);
+				expect(claimed.result).toBe("unknown");
+				fail("no longer");
+				await clock.advance(1_000);
+
+				const taken = { ...message, owner: other, isAlive: () => true };
+				expect(await two.look(["g.0"])).toEqual([{ result: "unseen" }]);
+				expect(await two.consume(taken, async () => undefined)).toEqual({
+					result: "consumed",
+				});
+			}),
+	);
+
+	it("R32 one whose failure could not be noted is ended by noting it later", () =>
+		withTwo(async (one, two, fail, clock) => {
+			const result = await one.consume({ ...message, owner, isAlive: () => false }, () =>
+				Promise.reject(new Error("no")),
+			);
+			expect(result.result).toBe("failed");
+			fail("before");
+			await expect(one.fail({ ...message, error })).rejects.toThrow();
+			fail("no longer");
+			await clock.advance(1_000);
+
+			expect(await two.look(["g.0"])).toMatchObject([{ result: "failed", attempt: 1 }]);
+			const next = { ...message, attempt: 2, owner: other, isAlive: () => true };
+			expect(await two.consume(next, async () => undefined)).toEqual({ result: "consumed" });
+		}));
+});
 
 describe("the SQLite tables", () => {
 	const options = { clock: systemClock, random };
