@@ -21,7 +21,7 @@ import { Intake } from "./intake.ts";
 import { meters } from "./meters.ts";
 import { Operator } from "./operator.ts";
 import type { Settings } from "./options.ts";
-import { type Participant, RegistryView } from "./registry-view.ts";
+import { type Arrivals, type Participant, RegistryView } from "./registry-view.ts";
 
 const PURGE_EVERY_MS = 60_000;
 const PURGE_LIMIT = 500;
@@ -96,7 +96,7 @@ export class CoordinatorCore {
 		const { store, delivery, clock, callTimeout } = settings;
 		const { storeId, key } = await openPatiently(store, logger, clock);
 		const view = new RegistryView(broker, clock);
-		view.refresh();
+		const arrivals = view.refresh();
 		await delivery.start({
 			broker,
 			logger,
@@ -115,7 +115,8 @@ export class CoordinatorCore {
 			flights: new Flights(clock, settings.maxInFlight, settings.ackTimeout),
 			meters: meters(broker),
 		});
-		core.#dispatcher.refresh();
+		// Who lives by now may be waited for: by what a coordinator left that ended before it saw them.
+		core.#arrived(arrivals);
 		core.#arm(store.now());
 		return core;
 	}
@@ -133,10 +134,14 @@ export class CoordinatorCore {
 	/** @returns whether somebody arrived that may be waited for */
 	#look(): boolean {
 		const arrivals = this.engine.view.refresh();
+		this.#arrived(arrivals);
+		return arrivals.targets.size + arrivals.storeIds.size > 0;
+	}
+
+	#arrived(arrivals: Arrivals): void {
 		this.#dispatcher.refresh();
 		for (const target of arrivals.targets) this.engine.flights.starve(target);
 		this.#wakeSources(arrivals.storeIds).catch((error: unknown) => this.#failed(error));
-		return arrivals.targets.size + arrivals.storeIds.size > 0;
 	}
 
 	async #wakeSources(storeIds: ReadonlySet<string>): Promise<void> {

@@ -7,6 +7,7 @@ import {
 	livingServices,
 	type Owner,
 	type ParticipantMetadata,
+	sameOwner,
 } from "../../protocol/index.ts";
 
 /** A living service that uses the mixin. */
@@ -21,7 +22,10 @@ export interface Participant extends Owner {
 	readonly partitioned: boolean;
 }
 
-/** Who came to life since the last look: names, or names with another store. */
+/**
+ * Who came to life since the last look: names, or names with another store. Everybody who lives, once
+ * a coordinator is gone: it may have let messages wait for one that it had not seen yet.
+ */
 export interface Arrivals {
 	readonly targets: ReadonlySet<string>;
 	readonly storeIds: ReadonlySet<string>;
@@ -57,20 +61,24 @@ export class RegistryView {
 
 	/** Looks at the registry anew. */
 	refresh(): Arrivals {
-		const before = this.#pairs;
+		const living = livingServices(this.#broker);
+		const coordinators = living.filter(({ fullName }) => fullName === COORDINATOR_SERVICE);
+		const lost = this.#coordinators.some(
+			(one) => !coordinators.some((other) => sameOwner(one, other)),
+		);
+		const before = lost ? new Set<string>() : this.#pairs;
 		const arrivals = { targets: new Set<string>(), storeIds: new Set<string>() };
 		this.#pairs = new Set();
 		const now = this.#clock.now();
 		this.#participants = [];
 		this.#byTarget = new Map();
 		this.#services = new Map();
-		this.#coordinators = [];
-		for (const service of livingServices(this.#broker)) {
+		this.#coordinators = coordinators.map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		for (const service of living) {
 			const owner = { nodeID: service.nodeID, instanceID: service.instanceID };
 			this.#lastSeen.set(ownerKey(owner), now);
 			this.#known.add(service.fullName);
 			add(this.#services, service.fullName, owner);
-			if (service.fullName === COORDINATOR_SERVICE) this.#coordinators.push(owner);
 			const participant = participantOf(
 				service.fullName,
 				service.local,
