@@ -81,6 +81,23 @@ describe("LoopbackTcp", () => {
 		}
 	});
 
+	it("R13 hears of nodes on a machine at its limit, whose CPU figure never changes", async () => {
+		const cpu = () => Promise.resolve({ avg: 100, usages: [100] });
+		const a = await startNode("node-a");
+		const b = await startNode("node-b", { urls: [a.url] });
+		for (const { broker } of [a, b]) Object.assign(broker, { getCpuUsage: cpu });
+		await a.broker.waitForServices("node-b", 10_000, 20);
+		const heard = () =>
+			(a.transporter.nodes.get("node-b") as { lastHeartbeatTime: number }).lastHeartbeatTime;
+		const first = heard();
+		await new Promise((resolve) => setTimeout(resolve, 4_500));
+		const second = heard();
+		await new Promise((resolve) => setTimeout(resolve, 4_500));
+
+		expect(second).toBeGreaterThan(first);
+		expect(heard()).toBeGreaterThan(second);
+	});
+
 	it("listens on 127.0.0.1 only", async () => {
 		const { address, transporter } = await startNode("node-a");
 
