@@ -230,7 +230,7 @@ export class RecordedParticipantStore implements ParticipantStore {
 		if (!ended) {
 			this.#failedClaims.set(id, request.owner);
 			const lasting = done.then((late) => {
-				if (!("error" in late)) this.#later(() => this.#markConsumed(request));
+				if (!("error" in late)) this.#markConsumedLater(request);
 			});
 			const error = new LottorError(
 				"LOTTOR_HANDLER_TIMEOUT",
@@ -247,7 +247,7 @@ export class RecordedParticipantStore implements ParticipantStore {
 			await this.#persist(() => this.#markConsumed(request));
 			return { result: "consumed" };
 		} catch (error) {
-			this.#later(() => this.#markConsumed(request));
+			this.#markConsumedLater(request);
 			return { result: "unknown", error };
 		}
 	}
@@ -403,6 +403,15 @@ export class RecordedParticipantStore implements ParticipantStore {
 		await this.#update(request.id, (row) =>
 			row?.state === "consumed" ? undefined : consumedRow(request, this.#backend.now(), row),
 		);
+	}
+
+	/** Until it is stored, this process alone knows that no copy may run, however old the claim gets. */
+	#markConsumedLater(request: ConsumeRequest): void {
+		this.#handling.set(request.id, request.owner);
+		this.#later(async () => {
+			await this.#markConsumed(request);
+			this.#handling.delete(request.id);
+		});
 	}
 
 	/** Replaces the row by what `change` makes of it, until nobody interferes. */

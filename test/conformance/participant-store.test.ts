@@ -169,6 +169,25 @@ describe("claims of the recorded SQLite store", () => {
 			}),
 	);
 
+	it("R32 one whose handler is done runs no copy, however long its end can't be stored", () =>
+		withTwo(async (one, _two, fail, clock) => {
+			let runs = 0;
+			const handler = async () => {
+				runs++;
+				fail("before");
+			};
+			const copy = { ...message, owner, isAlive: () => false };
+			const first = one.consume(copy, handler);
+			await clock.advance(45_000);
+			expect((await first).result).toBe("unknown");
+			fail("no longer");
+
+			expect(await one.consume(copy, handler)).toEqual({ result: "busy" });
+			await clock.advance(30_000);
+			expect(await one.consume(copy, handler)).toMatchObject({ result: "duplicate" });
+			expect(runs).toBe(1);
+		}));
+
 	it("R32 one whose failure could not be noted is ended by noting it later", () =>
 		withTwo(async (one, two, fail, clock) => {
 			const result = await one.consume({ ...message, owner, isAlive: () => false }, () =>
