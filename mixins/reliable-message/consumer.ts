@@ -3,6 +3,7 @@ import type { ConsumeResult } from "../../adapters/participant-store/contract.ts
 import {
 	type ConsumeAnswer,
 	type Envelope,
+	type Failure,
 	LottorError,
 	messageOf,
 	type Report,
@@ -20,6 +21,14 @@ import { endedWithin } from "./timing.ts";
 
 /** How long a call of consume waits for its handlers before it answers "accepted". */
 const ANSWER_WITHIN_MS = 50;
+
+/** Why a copy below a fence can't run (R27). */
+const FENCED: Failure = {
+	code: "LOTTOR_FENCED",
+	message:
+		"The inbox refuses this copy: a discard or an edit of the message was begun. Discard it, or edit and retry it",
+	retryable: false,
+};
 
 /** A message that is in this process. */
 interface Entry {
@@ -271,20 +280,29 @@ export class Consumer {
 		};
 	}
 
-	/** The inbox refused this copy: its failure is reported again, a fenced copy is just dropped. */
+	/**
+	 * The inbox refused this copy: its failure is reported again. A copy below a fence can never run,
+	 * and says so: whoever fenced it may have crashed before it could store that, and would send for
+	 * ever. Of a copy that was rightly overtaken the coordinator drops the report as outdated.
+	 */
 	async #reportStale(
 		envelope: Envelope,
 		type: MessageType | undefined,
 	): Promise<Report | undefined> {
 		const [stands] = await this.#core.store.look([envelope.id]);
-		if (stands?.result !== "failed" || stands.attempt !== envelope.attempt) return undefined;
-		return {
-			...this.#base(envelope),
-			revision: stands.revision,
-			result: "failed",
-			error: stands.error,
-			...(type?.policy && { policy: type.policy }),
-		};
+		if (stands?.result === "failed" && stands.attempt === envelope.attempt) {
+			return {
+				...this.#base(envelope),
+				revision: stands.revision,
+				result: "failed",
+				error: stands.error,
+				...(type?.policy && { policy: type.policy }),
+			};
+		}
+		// An earlier failure refuses nothing: it is the fence in its row that does.
+		const earlier = stands?.result === "failed" && stands.attempt < envelope.attempt;
+		if (stands?.result !== "unseen" && !earlier) return undefined;
+		return { ...this.#base(envelope), result: "failed", error: FENCED };
 	}
 
 	#base({ id, receipt, attempt, revision }: Envelope) {

@@ -19,6 +19,7 @@ import {
 	type AskAnswer,
 	type ConsumeAnswer,
 	type FenceAnswer,
+	FENCED_ALL,
 	STACK_LIMIT,
 	systemRandom,
 } from "../../protocol/index.ts";
@@ -201,7 +202,7 @@ describe("R28 consume", () => {
 		expect(await node.ask("auth", "status", {})).toMatchObject([{ running: 1, queued: 2 }]);
 	});
 
-	test("the store's word on copies: busy and fenced ones are dropped, failed ones reported again", async () => {
+	test("the store's word on copies: busy ones are dropped, failed ones reported again", async () => {
 		let result: ConsumeResult = { result: "busy" };
 		const overrides: Partial<ParticipantStore> = {
 			consume: async () => result,
@@ -225,8 +226,20 @@ describe("R28 consume", () => {
 		expect(await send()).toMatchObject([
 			{ report: { result: "failed", error: { message: "before" } } },
 		]);
-		overrides.look = async () => [{ result: "unseen" }];
+		overrides.look = async () => [
+			{ result: "running", owner: { nodeID: "other", instanceID: "x" } },
+		];
 		expect(await send()).toEqual([{ result: "accepted" }]);
+	});
+
+	test("R27 LOTTOR_FENCED: a copy below a fence fails for good, even when its fencer crashed before storing it", async () => {
+		const node = await authNode({ t: () => undefined });
+		const envelope = node.envelope("auth", "t", {});
+		const item = { id: envelope.id, storeId: envelope.storeId, minRevision: FENCED_ALL };
+		expect(await node.ask("auth", "fence", item)).toEqual([{ result: "fenced" }]);
+		expect(await node.consume("auth", envelope)).toMatchObject([
+			{ report: { result: "failed", error: { code: "LOTTOR_FENCED", retryable: false } } },
+		]);
 	});
 
 	test("a failure that cannot be stored is not reported: the coordinator will ask", async () => {
