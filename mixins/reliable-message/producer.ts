@@ -60,12 +60,13 @@ export class Producer {
 		options: TransactionOptions = {},
 	): Promise<T> {
 		const { settings } = this.#core;
-		if (this.#stopping) throw stopping();
 		checkContext(ctx);
+		const scope = this.#scopeOf(ctx);
+		// A handler that the stop waits for may still do all that it has to do.
+		if (this.#stopping && !scope) throw stopping();
 		const prepareMessages = readMessages(messages, settings.maxPayload);
 		if (typeof work !== "function") throw invalid("work", "must be a function");
 		const transaction = readTransactionOptions(options, settings.workTimeout);
-		const scope = this.#scopeOf(ctx);
 
 		const running = this.#transaction(ctx, prepareMessages, work, transaction, scope);
 		this.#running.add(running);
@@ -76,7 +77,7 @@ export class Producer {
 		}
 	}
 
-	/** Refuses new transactions from now on. */
+	/** Refuses new transactions from now on, except those of handlers under way. */
 	stop(): void {
 		this.#stopping = true;
 	}

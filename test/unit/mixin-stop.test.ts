@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from "@jest/globals";
+import type { Context } from "moleculer";
 import { memoryParticipantStore } from "../../adapters/participant-store/index.ts";
 import {
 	ReliableMessage,
@@ -68,6 +69,30 @@ describe("a graceful stop", () => {
 		expect(await failure(transaction(null, [MESSAGE], () => 1))).toMatchObject({
 			type: "LOTTOR_STOPPING",
 		});
+	});
+
+	test("R11 a handler that it waits for can still make its nested transaction", async () => {
+		const handler = deferred();
+		const node = await startNode([
+			{
+				name: "user",
+				mixins: [ReliableMessage({ store: "memory:" })],
+				messages: {
+					t: async (ctx: Context) => {
+						await handler.promise;
+						await node.reliable("user").transaction(ctx, [MESSAGE], () => "nested");
+					},
+				},
+			},
+		]);
+		const consuming = node.consume("user", node.envelope("user", "t", {}));
+		await settle();
+		const stopping = node.broker.destroyService("user");
+		await settle();
+		handler.resolve();
+
+		await Promise.all([consuming, stopping]);
+		expect(node.coordinator.committed).toHaveLength(1);
 	});
 
 	test("it waits no longer than stopTimeout; queued messages are left to the coordinator", async () => {
