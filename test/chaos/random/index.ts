@@ -77,6 +77,8 @@ async function settled(file: CoordinatorFile): Promise<boolean> {
 }
 
 interface Outcome extends Verdict, Played {
+	/** Processes that were killed. */
+	readonly crashes: number;
 	readonly recovery: readonly number[];
 	readonly misbehaviour: readonly string[];
 }
@@ -115,8 +117,8 @@ async function run(
 		const times = recovery.stop();
 		tell(quiet ? "All is quiet; ending the processes" : "It does not get quiet");
 		await processes.stop();
-		const { misbehaviour } = processes;
-		return { ...played, ...compare(folder), recovery: times, misbehaviour };
+		const { crashes, harmed, misbehaviour } = processes;
+		return { ...played, ...compare(folder, harmed), crashes, recovery: times, misbehaviour };
 	} finally {
 		clearInterval(progress);
 		await processes.clear();
@@ -128,8 +130,9 @@ async function run(
 
 /** Whether all is as PROTOCOL, section 1, promises. */
 function isOk(outcome: Outcome, guarantee: Guarantee): boolean {
-	const { lost, phantom, doubles, inDoubt, unfinished, recovery, misbehaviour } = outcome;
-	const sound = lost + phantom + unfinished + misbehaviour.length === 0;
+	const { lost, phantom, doubles, unexplained, inDoubt, unfinished } = outcome;
+	const { recovery, misbehaviour } = outcome;
+	const sound = lost + phantom + unexplained + unfinished + misbehaviour.length === 0;
 	const inTime = recovery.every((ms) => ms <= RECOVERY_BAR_MS);
 	return sound && inTime && (guarantee === "recorded" || doubles + inDoubt === 0);
 }
@@ -177,10 +180,11 @@ function resultOf({ seed, seconds, guarantee }: Options, outcome: Outcome, ok: b
 		effects,
 		faults,
 		points,
-		crashes: faults["kill"] ?? 0,
+		crashes: outcome.crashes,
 		lost,
 		phantom,
 		doubles,
+		unexplained: outcome.unexplained,
 		inDoubt,
 		unfinished,
 		misbehaviour: misbehaviour.length,

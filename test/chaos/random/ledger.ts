@@ -14,6 +14,8 @@ export interface Verdict {
 	readonly phantom: number;
 	/** Effects beyond the first of a message. */
 	readonly doubles: number;
+	/** Those whose first one was not the work of a process that was harmed: wrong with any store. */
+	readonly unexplained: number;
 	readonly inDoubt: number;
 	/** Groups neither completed, rolled back nor in doubt. */
 	readonly unfinished: number;
@@ -28,8 +30,18 @@ interface Row {
 	readonly targets: readonly string[];
 }
 
-/** Reads all files of a run whose processes have ended, and compares them. */
-export function compare(folder: string): Verdict {
+interface Effect {
+	readonly service: string;
+	/** Which start of which process it is the work of. */
+	readonly by: string;
+}
+
+/**
+ * Reads all files of a run whose processes have ended, and compares them.
+ *
+ * @param harmed starts of processes that were killed, or whose disk failed
+ */
+export function compare(folder: string, harmed: ReadonlySet<string>): Verdict {
 	const findings: string[] = [];
 	const file = new CoordinatorFile(folder);
 	const states = new Map(file.groups().map(({ id, state }) => [id, state]));
@@ -59,7 +71,9 @@ export function compare(folder: string): Verdict {
 
 	let phantom = 0;
 	let doubles = 0;
-	for (const [id, services] of effects) {
+	let unexplained = 0;
+	for (const [id, all] of effects) {
+		const services = all.map(({ service }) => service);
 		const target = rows.get(id.replace(/\.\d+$/, ""))?.targets[Number(id.split(".").at(-1))];
 		if (target === undefined) {
 			phantom++;
@@ -68,9 +82,11 @@ export function compare(folder: string): Verdict {
 			phantom++;
 			findings.push(`phantom: effect of ${id} at ${services.join()} instead of ${target}`);
 		}
-		if (services.length > 1) {
-			doubles += services.length - 1;
-			findings.push(`doubles: ${services.length} effects of ${id} at ${services.join()}`);
+		if (all.length > 1) {
+			const text = all.map(({ service, by }) => `${service} (${by})`).join(", ");
+			findings.push(`doubles: ${all.length} effects of ${id} at ${text}`);
+			doubles += all.length - 1;
+			unexplained += all.slice(0, -1).filter(({ by }) => !harmed.has(by)).length;
 		}
 	}
 	for (const [id, state] of states) {
@@ -100,6 +116,7 @@ export function compare(folder: string): Verdict {
 		lost,
 		phantom,
 		doubles,
+		unexplained,
 		inDoubt,
 		unfinished: (groups["prepared"] ?? 0) + (groups["committed"] ?? 0),
 		groups,
@@ -112,7 +129,7 @@ export function compare(folder: string): Verdict {
 function readRows(folder: string): Map<string, Row> {
 	const rows = new Map<string, Row>();
 	for (const service of [...PRODUCERS, ...CONSUMERS]) {
-		for (const row of all(folder, service, "SELECT grp, targets FROM orders")) {
+		for (const row of rowsOf(folder, service, "SELECT grp, targets FROM orders")) {
 			const targets = JSON.parse(String(row["targets"])) as string[];
 			rows.set(String(row["grp"]), { service, targets });
 		}
@@ -121,12 +138,17 @@ function readRows(folder: string): Map<string, Row> {
 }
 
 /** Where each message took effect, as often as it did. */
-function readEffects(folder: string): Map<string, string[]> {
-	const effects = new Map<string, string[]>();
+function readEffects(folder: string): Map<string, Effect[]> {
+	const effects = new Map<string, Effect[]>();
 	for (const service of CONSUMERS) {
-		for (const row of all(folder, service, "SELECT message FROM effects")) {
+		for (const row of rowsOf(
+			folder,
+			service,
+			"SELECT message, by FROM effects ORDER BY rowid",
+		)) {
 			const id = String(row["message"]);
-			effects.set(id, [...(effects.get(id) ?? []), service]);
+			const effect = { service, by: String(row["by"]) };
+			effects.set(id, [...(effects.get(id) ?? []), effect]);
 		}
 	}
 	return effects;
@@ -142,7 +164,7 @@ function readResults(folder: string): CallerSaw[] {
 	});
 }
 
-function all(folder: string, service: string, sql: string) {
+function rowsOf(folder: string, service: string, sql: string) {
 	const db = new DatabaseSync(join(folder, `${service}.db`), { readOnly: true });
 	try {
 		return db.prepare(sql).all();

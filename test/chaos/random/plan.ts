@@ -3,25 +3,28 @@ import { Dice } from "./dice.ts";
 import { COORDINATORS, type NodeName, NODES } from "./words.ts";
 
 /** One thing that goes wrong, `at` milliseconds after the load began, for `ms` milliseconds. */
-export type Fault = { readonly at: number; readonly ms: number } & (
-	| { readonly kind: "kill" | "restart" | "pause" | "fullDisk"; readonly node: NodeName }
-	/** `after`: the COMMIT that is answered with an error has taken effect. */
-	| { readonly kind: "ioError"; readonly node: NodeName; readonly after: boolean }
-	| { readonly kind: "cut"; readonly node: NodeName; readonly peer: NodeName }
-	/** `dies`: what was on the way is lost with its connection, instead of arriving late. */
-	| {
-			readonly kind: "blackhole";
-			readonly node: NodeName;
-			readonly peer: NodeName;
-			readonly dies: boolean;
-	  }
-	| {
-			readonly kind: "latency";
-			readonly node: NodeName;
-			readonly peer: NodeName;
-			readonly delay: number;
-	  }
-);
+export type Fault = { readonly at: number; readonly ms: number } &
+	/** Every process is killed at once. */
+	(
+		| { readonly kind: "blackout" }
+		| { readonly kind: "kill" | "restart" | "pause" | "fullDisk"; readonly node: NodeName }
+		/** `after`: the COMMIT that is answered with an error has taken effect. */
+		| { readonly kind: "ioError"; readonly node: NodeName; readonly after: boolean }
+		| { readonly kind: "cut"; readonly node: NodeName; readonly peer: NodeName }
+		/** `dies`: what was on the way is lost with its connection, instead of arriving late. */
+		| {
+				readonly kind: "blackhole";
+				readonly node: NodeName;
+				readonly peer: NodeName;
+				readonly dies: boolean;
+		  }
+		| {
+				readonly kind: "latency";
+				readonly node: NodeName;
+				readonly peer: NodeName;
+				readonly delay: number;
+		  }
+	);
 
 export type FaultKind = Fault["kind"];
 
@@ -35,6 +38,7 @@ const WEIGHTS: Record<FaultKind, number> = {
 	latency: 8,
 	fullDisk: 8,
 	ioError: 8,
+	blackout: 2,
 };
 
 const FIRST_MS = 1_000;
@@ -57,6 +61,8 @@ function fault(dice: Dice, at: number): Fault {
 	switch (kind) {
 		case "kill":
 			return { kind, at, node, ms: dice.between(200, 3_000) };
+		case "blackout":
+			return { kind, at, ms: dice.between(200, 1_000) };
 		case "restart":
 			return { kind, at, node, ms: dice.between(0, 1_000) };
 		case "pause":

@@ -37,6 +37,10 @@ export interface Setting {
 export class Processes {
 	/** What no process should ever do. */
 	readonly misbehaviour: string[] = [];
+	/** Starts of processes that were killed, or whose disk failed, in the middle of what they did. */
+	readonly harmed = new Set<string>();
+	/** How often one was killed. */
+	crashes = 0;
 	readonly #setting: Setting;
 	readonly #running = new Map<NodeName, Running>();
 	readonly #starts = new Map<NodeName, number>();
@@ -74,6 +78,7 @@ export class Processes {
 	}
 
 	command(name: NodeName, command: Command): void {
+		if (command.do !== "load") this.#harm(name);
 		if (command.do === "full" && command.on) this.#hampered.add(name);
 		else if (command.do === "full") this.#hampered.delete(name);
 		this.#running.get(name)?.child.stdin?.write(`${JSON.stringify(command)}\n`);
@@ -83,6 +88,8 @@ export class Processes {
 	async kill(name: NodeName, ms: number, killed: () => void): Promise<void> {
 		const running = this.#running.get(name);
 		if (!running) return;
+		this.crashes++;
+		this.#harm(name);
 		this.#forget(name, running);
 		running.child.kill("SIGKILL");
 		await running.exited;
@@ -143,9 +150,10 @@ export class Processes {
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
 			name,
+			start: `${name} ${start}`,
 			folder,
 			guarantee,
-			seed: `${seed} ${name} ${start}`,
+			seed,
 			ports: this.#ports.get(name) ?? {},
 		};
 		const child = spawn(process.execPath, [NODE_FILE, JSON.stringify(orders)], {
@@ -195,6 +203,10 @@ export class Processes {
 		this.misbehaviour.push(`${name} was told to end and did so ${how}; see ${name}.log`);
 		running.child.kill("SIGKILL");
 		await running.exited;
+	}
+
+	#harm(name: NodeName): void {
+		this.harmed.add(`${name} ${this.#starts.get(name)}`);
 	}
 
 	#forget(name: NodeName, running: Running): void {

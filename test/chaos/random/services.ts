@@ -25,6 +25,8 @@ import { CHECK_AFTER_MS, CONSUMERS, THROWN } from "./words.ts";
 /** What its process gives a service. */
 export interface Surroundings {
 	readonly folder: string;
+	/** Which start of which process it is. */
+	readonly start: string;
 	readonly guarantee: Guarantee;
 	readonly dice: Dice;
 	readonly disk: Disk;
@@ -52,10 +54,10 @@ interface Books {
 
 const TABLES = [
 	"CREATE TABLE IF NOT EXISTS orders (grp TEXT NOT NULL, targets TEXT NOT NULL)",
-	"CREATE TABLE IF NOT EXISTS effects (message TEXT NOT NULL, grp TEXT NOT NULL)",
+	"CREATE TABLE IF NOT EXISTS effects (message TEXT NOT NULL, grp TEXT NOT NULL, by TEXT NOT NULL)",
 ];
 const ORDER = "INSERT INTO orders (grp, targets) VALUES (?, ?)";
-const EFFECT = "INSERT INTO effects (message, grp) VALUES (?, ?)";
+const EFFECT = "INSERT INTO effects (message, grp, by) VALUES (?, ?, ?)";
 
 /** A coordinator with times that let a short run see all of the protocol. */
 export function coordinator({ folder, guarantee, disk }: Surroundings): ServiceSchema {
@@ -113,7 +115,8 @@ export function consumer(name: string, around: Surroundings): ServiceSchema {
 		const fails = dice.chance(0.1);
 		// A recorded handler's effect stands whatever comes of it: there it fails first.
 		if (fails && around.guarantee === "recorded") throw new NotYet();
-		await books.write(tx, EFFECT, (ctx.locals["message"] as IncomingMessage).id, tx.group);
+		const { id } = ctx.locals["message"] as IncomingMessage;
+		await books.write(tx, EFFECT, id, tx.group, around.start);
 		if (dice.chance(0.02)) await sleep(dice.between(50, 800));
 		if (fails) throw new NotYet();
 	}
@@ -128,12 +131,12 @@ export function consumer(name: string, around: Surroundings): ServiceSchema {
 			relay: {
 				retryPolicy,
 				async handler(this: Service, ctx: Context<{ to: string }>, tx: TxBase) {
-					await effect(ctx, tx);
 					const { to } = ctx.params;
 					const messages = [{ target: to, type: "note", payload: {} }];
 					await reliableOf<Sends>(this).transaction(ctx, messages, (nested) =>
 						books.write(nested, ORDER, nested.group, JSON.stringify([to])),
 					);
+					await effect(ctx, tx);
 				},
 			},
 		},

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Network } from "./network.ts";
 import type { Fault } from "./plan.ts";
 import type { Processes } from "./processes.ts";
-import type { NodeName } from "./words.ts";
+import { type NodeName, NODES } from "./words.ts";
 
 /** What the schedule is played on. */
 export interface Playground {
@@ -36,10 +36,10 @@ export async function storm(
 	const underway: Promise<void>[] = [];
 	for (const fault of schedule) {
 		await sleep(Math.max(start + fault.at - Date.now(), 0));
-		const linked = "peer" in fault;
-		if (!linked && !playground.processes.isUp(fault.node)) continue;
+		const places = placesOf(fault);
+		if (places.length === 1 && !playground.processes.isUp(places[0] as NodeName)) continue;
 		faults[fault.kind] = (faults[fault.kind] ?? 0) + 1;
-		points.add(`${fault.kind} ${fault.node} ${linked ? fault.peer : ""}`);
+		points.add([fault.kind, ...places].join(" "));
 		playground.tell(describe(fault));
 		underway.push(play(fault, playground));
 	}
@@ -48,8 +48,19 @@ export async function storm(
 	return { faults, points: points.size };
 }
 
+/** One process, the two ends of a link, or all. */
+function placesOf(fault: Fault): readonly NodeName[] {
+	if ("peer" in fault) return [fault.node, fault.peer];
+	return "node" in fault ? [fault.node] : NODES;
+}
+
 async function play(fault: Fault, { processes, network, killed }: Playground): Promise<void> {
-	const { node, ms } = fault;
+	const { ms } = fault;
+	if (fault.kind === "blackout") {
+		await Promise.all(NODES.map((name) => processes.kill(name, ms, () => killed(name))));
+		return;
+	}
+	const { node } = fault;
 	switch (fault.kind) {
 		case "kill":
 			return processes.kill(node, ms, () => killed(node));
@@ -80,8 +91,8 @@ async function play(fault: Fault, { processes, network, killed }: Playground): P
 	}
 }
 
-function describe({ at, kind, node, ms, ...more }: Fault): string {
+function describe({ at, kind, ms, ...more }: Fault): string {
 	const rest = Object.entries(more).map(([name, value]) => `${name} ${String(value)}`);
-	const text = [kind, node, ms > 0 ? `for ${ms} ms` : "", ...rest].filter(Boolean).join(" ");
+	const text = [kind, ms > 0 ? `for ${ms} ms` : "", ...rest].filter(Boolean).join(" ");
 	return `${(at / 1_000).toFixed(1)} s: ${text}`;
 }

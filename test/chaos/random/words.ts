@@ -29,6 +29,8 @@ export const CHECK_AFTER_MS = 1_000;
 /** What a process is told at its start, as JSON in its only argument. */
 export interface NodeOrders {
 	readonly name: NodeName;
+	/** Which start of which process it is. */
+	readonly start: string;
 	readonly folder: string;
 	readonly guarantee: Guarantee;
 	readonly seed: string;
