@@ -270,9 +270,10 @@ describe("R23 ask", () => {
 		work.resolve();
 		expect(await consuming).toMatchObject([{ result: "reported" }, { result: "accepted" }]);
 		expect(await fence(envelope.id, 1)).toEqual({ result: "consumed", revision: 0 });
-		expect(await node.consume("auth", queued, unseen)).toEqual([
-			{ result: "accepted" },
-			{ result: "accepted" },
+		const refused = { result: "failed", error: { code: "LOTTOR_FENCED", retryable: false } };
+		expect(await node.consume("auth", queued, unseen)).toMatchObject([
+			{ result: "reported", report: refused },
+			{ result: "reported", report: refused },
 		]);
 		expect(runs).toBe(1);
 		expect(await node.consume("auth", { ...queued, revision: 1 })).toMatchObject([
