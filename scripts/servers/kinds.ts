@@ -1,0 +1,17 @@
+import { consul } from "./consul.ts";
+import { etcd } from "./etcd.ts";
+import { eureka } from "./eureka.ts";
+import type { ServerKind } from "./kind.ts";
+import { nats } from "./nats.ts";
+import { redis } from "./redis.ts";
+import { zookeeper } from "./zookeeper.ts";
+
+/** Every kind of server that tests and benchmarks can have; one line each. */
+export const KINDS: readonly ServerKind[] = [
+	redis, //
+	nats,
+	etcd,
+	consul,
+	zookeeper,
+	eureka,
+];
