@@ -178,6 +178,21 @@ export const ERRORS = {
 		retryable: true,
 		summary: "The message is running at its target right now; try again when it has ended.",
 	},
+	LOTTOR_NODE_ID_TAKEN: {
+		status: 409,
+		retryable: false,
+		summary: "Another living node of the namespace has this nodeID.",
+	},
+	LOTTOR_REGISTRY_REFUSED: {
+		status: 403,
+		retryable: false,
+		summary: "The registry does not accept the token, user or password, or it lacks a right.",
+	},
+	LOTTOR_REGISTRY_UNAVAILABLE: {
+		status: 503,
+		retryable: true,
+		summary: "The registry does not answer, or answers with an error; it is tried again.",
+	},
 	LOTTOR_STOPPING: {
 		status: 503,
 		retryable: true,

@@ -25,7 +25,7 @@ const running = new Running(cache);
 const COMMANDS: Record<string, (kind: ServerKind) => Promise<void>> = {
 	async up(kind) {
 		const start = Date.now();
-		await kind.install(cache);
+		if (!kind.installed(cache)) await kind.install(cache);
 		await running.up(kind);
 		const seconds = ((Date.now() - start) / 1_000).toFixed(1);
 		console.log(`${kind.name} is up: ${String(running.url(kind))} (${seconds} s)`);

@@ -14,10 +14,8 @@ export const consul: ServerKind = {
 	name: "consul",
 	variable: "CONSUL_URL",
 	ports: ["http", "server", "serf_lan", "serf_wan"],
-	async install(cache) {
-		if (findProgram("consul") || existsSync(unpacked(cache))) return;
-		await aptUnpack("consul", RELEASE, join(cache, "consul"));
-	},
+	installed: (cache) => findProgram("consul") !== undefined || existsSync(unpacked(cache)),
+	install: (cache) => aptUnpack("consul", RELEASE, join(cache, "consul")),
 	async command(place, cache) {
 		const file = join(place.folder, "consul.json");
 		const config = {

@@ -17,9 +17,8 @@ export const etcd: ServerKind = {
 	name: "etcd",
 	variable: "ETCD_URL",
 	ports: ["client", "peer"],
-	async install() {
-		if (!findProgram("etcd")) await aptInstall(["etcd-server"]);
-	},
+	installed: () => findProgram("etcd") !== undefined,
+	install: () => aptInstall(["etcd-server"]),
 	async command(place) {
 		const peer = `http://127.0.0.1:${String(place.ports["peer"])}`;
 		return {

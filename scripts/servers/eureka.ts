@@ -14,10 +14,12 @@ export const eureka: ServerKind = {
 	name: "eureka",
 	variable: "EUREKA_URL",
 	ports: ["http"],
+	installed: (cache) => existsSync(jar(cache)) && findProgram("java") !== undefined,
 	async install(cache) {
-		if (existsSync(jar(cache))) return;
 		if (!findProgram("mvn") || !findProgram("java")) {
-			throw new Error("Install Maven and Java 17 or newer first: they build the Eureka server");
+			throw new Error(
+				"Install Maven and Java 17 or newer first: they build the Eureka server",
+			);
 		}
 		const build = join(cache, "eureka", "build");
 		mkdirSync(build, { recursive: true });

@@ -22,7 +22,9 @@ export interface ServerKind {
 	readonly variable: string;
 	/** Names of its ports; the first is the one that clients use. */
 	readonly ports: readonly string[];
-	/** Installs what is missing, into the machine or into the cache folder. */
+	/** Whether nothing is missing to start it. */
+	installed(cache: string): boolean;
+	/** Installs it, into the machine or into the cache folder. */
 	install(cache: string): Promise<void>;
 	/** Writes what it needs into its folder and says how to start it. */
 	command(place: Place, cache: string): Promise<Command>;

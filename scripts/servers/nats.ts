@@ -7,9 +7,8 @@ export const nats: ServerKind = {
 	name: "nats",
 	variable: "NATS_URL",
 	ports: ["client", "monitor"],
-	async install() {
-		if (!findProgram("nats-server")) await aptInstall(["nats-server"]);
-	},
+	installed: () => findProgram("nats-server") !== undefined,
+	install: () => aptInstall(["nats-server"]),
 	async command(place) {
 		return {
 			file: findProgram("nats-server") ?? "nats-server",

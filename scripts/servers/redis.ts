@@ -5,9 +5,8 @@ export const redis: ServerKind = {
 	name: "redis",
 	variable: "REDIS_URL",
 	ports: ["client"],
-	async install() {
-		if (!findProgram("redis-server")) await aptInstall(["redis-server"]);
-	},
+	installed: () => findProgram("redis-server") !== undefined,
+	install: () => aptInstall(["redis-server"]),
 	async command(place) {
 		const options = {
 			bind: "127.0.0.1",

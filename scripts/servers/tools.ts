@@ -55,7 +55,9 @@ async function refreshLists(): Promise<void> {
 /** Installs Debian packages. apt-get starts no server here: there is no init system to do it. */
 export async function aptInstall(packages: readonly string[]): Promise<void> {
 	if (!findProgram("apt-get") || process.getuid?.() !== 0) {
-		throw new Error(`Install ${packages.join(", ")} first: that takes root on Debian or Ubuntu`);
+		throw new Error(
+			`Install ${packages.join(", ")} first: that takes root on Debian or Ubuntu`,
+		);
 	}
 	await refreshLists();
 	await run("apt-get", ["install", "-y", "--no-install-recommends", ...packages], { env: APT });
@@ -74,7 +76,8 @@ export async function aptUnpack(name: string, release: string, folder: string): 
 		"Created-By: Packages",
 	]);
 	const mirror = /^Debian main (\S+\/debian\/?)$/m.exec(targets)?.[1];
-	if (!mirror) throw new Error(`Debian's mirror is not among apt's sources; install ${name} first`);
+	if (!mirror)
+		throw new Error(`Debian's mirror is not among apt's sources; install ${name} first`);
 
 	const apt = join(folder, "apt");
 	for (const part of ["lists/partial", "cache/archives/partial"]) {

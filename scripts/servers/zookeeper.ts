@@ -4,16 +4,15 @@ import { join } from "node:path";
 import { mainPort, type ServerKind } from "./kind.ts";
 import { aptInstall, findProgram, talk } from "./tools.ts";
 
+const JAVA = "openjdk-17-jre-headless";
 const JAR = "/usr/share/java/zookeeper.jar";
 
 export const zookeeper: ServerKind = {
 	name: "zookeeper",
 	variable: "ZOOKEEPER_URL",
 	ports: ["client"],
-	async install() {
-		if (!existsSync(JAR)) await aptInstall(["zookeeper"]);
-		if (!findProgram("java")) await aptInstall(["openjdk-17-jre-headless"]);
-	},
+	installed: () => existsSync(JAR) && findProgram("java") !== undefined,
+	install: () => aptInstall(["zookeeper", ...(findProgram("java") ? [] : [JAVA])]),
 	async command(place) {
 		const file = join(place.folder, "zoo.cfg");
 		const config = {

@@ -1,0 +1,57 @@
+import { Discoverers } from "moleculer";
+
+import { invalidOptions } from "../../protocol/index.ts";
+import { RegistryDiscoverer } from "./base.ts";
+import { ConsulDiscoverer, type ConsulOptions } from "./consul.ts";
+import { EurekaDiscoverer, type EurekaOptions } from "./eureka.ts";
+import { ZooKeeperDiscoverer, type ZooKeeperOptions } from "./zookeeper.ts";
+
+export type { ServiceAddress, TlsOptions } from "./contract.ts";
+export type { DiscovererOptions } from "./options.ts";
+export { ConsulDiscoverer, EurekaDiscoverer, RegistryDiscoverer, ZooKeeperDiscoverer };
+export type { ConsulOptions, EurekaOptions, ZooKeeperOptions };
+
+const BY_SCHEME: Readonly<Record<string, (url: string) => Discoverers.Base>> = {
+	consul: (url) => new ConsulDiscoverer(url),
+	consuls: (url) => new ConsulDiscoverer(url),
+	zookeeper: (url) => new ZooKeeperDiscoverer(url),
+	eureka: (url) => new EurekaDiscoverer(url),
+	eurekas: (url) => new EurekaDiscoverer(url),
+	etcd3: (url) => new Discoverers.Etcd3(url as never),
+	redis: (url) => new Discoverers.Redis(url as never),
+	rediss: (url) => new Discoverers.Redis(url as never),
+};
+
+/**
+ * Finds a discoverer by its URL: `consul://`, `zookeeper://`, `eureka://`, and Moleculer's own
+ * `etcd3://` and `redis://`.
+ *
+ * @param spec the URL, or an instance
+ * @param field the option's full name, for the error
+ * @throws LOTTOR_INVALID_OPTIONS naming `field`
+ */
+export function resolveDiscoverer(
+	spec: string | Discoverers.Base,
+	field = "registry.discoverer",
+): Discoverers.Base {
+	if (spec instanceof Discoverers.Base) return spec;
+	const scheme = typeof spec === "string" ? /^([a-z0-9]+):\/\//.exec(spec)?.[1] : undefined;
+	const make = scheme === undefined ? undefined : BY_SCHEME[scheme];
+	if (!make) {
+		const schemes = Object.keys(BY_SCHEME).map((name) => `${name}://`);
+		throw invalidOptions(field, `must be a discoverer, or its URL: ${schemes.join(", ")}`);
+	}
+	return make(spec as string);
+}
+
+/**
+ * Makes Moleculer know the three by name, so that `registry.discoverer` may be
+ * `{ type: "Consul", options: { … } }`.
+ */
+export function registerDiscoverers(): void {
+	// Moleculer's types ask for an instance where its code takes the class.
+	const register = Discoverers.register as unknown as (name: string, type: unknown) => void;
+	register("Consul", ConsulDiscoverer);
+	register("ZooKeeper", ZooKeeperDiscoverer);
+	register("Eureka", EurekaDiscoverer);
+}
