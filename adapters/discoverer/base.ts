@@ -193,7 +193,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 	}
 
 	override processRemoteNodeInfo(nodeID: string, info: Record<string, unknown>): RemoteNode {
-		const known = this.registry.nodes.get(nodeID) as RemoteNode;
+		const known = this.registry.nodes.get(nodeID);
 		if (nodeID === this.broker.nodeID) return known;
 		if (this.#alive.hasLeft(nodeID, String(info["instanceID"]))) return known;
 		this.#alive.heard(nodeID);
@@ -263,7 +263,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 	}
 
 	get #broker(): BrokerInternals {
-		return this.broker as unknown as BrokerInternals;
+		return this.broker;
 	}
 
 	/** Apart, since the compiler takes the flag for unchanged across an await. */

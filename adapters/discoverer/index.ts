@@ -4,6 +4,7 @@ import { invalidOptions } from "../../protocol/index.ts";
 import { RegistryDiscoverer } from "./base.ts";
 import { ConsulDiscoverer, type ConsulOptions } from "./consul.ts";
 import { EurekaDiscoverer, type EurekaOptions } from "./eureka.ts";
+import { readUrl } from "./options.ts";
 import { ZooKeeperDiscoverer, type ZooKeeperOptions } from "./zookeeper.ts";
 
 export type { ServiceAddress, TlsOptions } from "./contract.ts";
@@ -17,10 +18,17 @@ const BY_SCHEME: Readonly<Record<string, (url: string) => Discoverers.Base>> = {
 	zookeeper: (url) => new ZooKeeperDiscoverer(url),
 	eureka: (url) => new EurekaDiscoverer(url),
 	eurekas: (url) => new EurekaDiscoverer(url),
-	etcd3: (url) => new Discoverers.Etcd3(url as never),
-	redis: (url) => new Discoverers.Redis(url as never),
-	rediss: (url) => new Discoverers.Redis(url as never),
+	etcd3: etcd,
+	redis: (url) => new Discoverers.Redis(url),
+	rediss: (url) => new Discoverers.Redis(url),
 };
+
+/** Moleculer's own takes hosts from a URL, but no user. */
+function etcd(url: string): Discoverers.Base {
+	const { user, password, hosts } = readUrl(url, ["etcd3"], 2_379, "registry.discoverer");
+	const auth = user === "" ? {} : { auth: { username: user, password } };
+	return new Discoverers.Etcd3({ etcd: { hosts: [...hosts], ...auth } } as never);
+}
 
 /**
  * Finds a discoverer by its URL: `consul://`, `zookeeper://`, `eureka://`, and Moleculer's own
@@ -41,7 +49,7 @@ export function resolveDiscoverer(
 		const schemes = Object.keys(BY_SCHEME).map((name) => `${name}://`);
 		throw invalidOptions(field, `must be a discoverer, or its URL: ${schemes.join(", ")}`);
 	}
-	return make(spec as string);
+	return make(spec);
 }
 
 /**

@@ -1,0 +1,3 @@
+import { discovererSuite } from "./discoverer.ts";
+
+discovererSuite(process.env);

@@ -1,0 +1,108 @@
+import { afterAll, beforeAll, describe, it } from "@jest/globals";
+
+import { cacheFolder } from "../../scripts/servers/tools.ts";
+import { CASES, type CaseName, HEAVY } from "./discoverer/cases.ts";
+import { type Servers, Stage } from "./discoverer/stage.ts";
+import { type Subject, SUBJECTS } from "./discoverer/subjects.ts";
+
+const LIMIT_MS = 240_000;
+
+/** What came of a case: empty where it did not run. */
+type Table = Map<CaseName, Map<string, string>>;
+
+/**
+ * What every discoverer has to do, on a real registry and with a real transporter. Discoverers play a
+ * case at the same time, each in a namespace of its own, and then the next one.
+ *
+ * @param env addresses of the servers; a discoverer whose server is missing is left out, or fails
+ * where LOTTOR_REQUIRE_SERVERS is 1
+ */
+export function discovererSuite(env: Readonly<Record<string, string | undefined>>): void {
+	const table: Table = new Map();
+	const chosen = env["LOTTOR_DISCOVERERS"]?.toLowerCase().split(",");
+	const subjects = SUBJECTS.filter(({ name }) => chosen?.includes(name.toLowerCase()) ?? true);
+
+	for (const [name, play] of Object.entries(CASES) as [CaseName, (typeof CASES)[CaseName]][]) {
+		describe(name, () => {
+			const played = new Map<Subject, Promise<string | void>>();
+			const playOnce = (subject: Subject) => {
+				const running = played.get(subject) ?? playFor(subject, env, play);
+				played.set(subject, running);
+				running.catch(() => undefined);
+				return running;
+			};
+
+			beforeAll(() => {
+				if (HEAVY.includes(name)) return;
+				for (const subject of subjects.filter((one) => serversOf(one, env))) {
+					void playOnce(subject);
+				}
+			});
+
+			for (const subject of subjects) {
+				const known = subject.limits.includes(name);
+				const present = serversOf(subject, env) !== undefined;
+				const test = present || env["LOTTOR_REQUIRE_SERVERS"] === "1" ? it : it.skip;
+				const cells = table.get(name) ?? new Map<string, string>();
+				table.set(name, cells);
+				(known && test === it ? it.failing : test)(
+					subject.name,
+					async () => {
+						cells.set(subject.name, known ? "(limit)" : "FAILED");
+						const said = await playOnce(subject);
+						cells.set(subject.name, said ?? "ok");
+					},
+					LIMIT_MS,
+				);
+			}
+		});
+	}
+
+	afterAll(() => {
+		console.log(render(table, subjects));
+	});
+}
+
+async function playFor(
+	subject: Subject,
+	env: Readonly<Record<string, string | undefined>>,
+	play: (typeof CASES)[CaseName],
+): Promise<string | void> {
+	const servers = serversOf(subject, env);
+	if (!servers) {
+		throw new Error(
+			`${subject.kind.variable}, NATS_URL and REDIS_URL must be set: npm run servers -- up`,
+		);
+	}
+	const stage = new Stage(subject, servers);
+	try {
+		return await play(stage);
+	} finally {
+		await stage.end();
+	}
+}
+
+/** @returns the addresses, where they are given and the programs are there to start more */
+function serversOf(
+	{ kind }: Subject,
+	env: Readonly<Record<string, string | undefined>>,
+): Servers | undefined {
+	const registry = env[kind.variable];
+	const { NATS_URL: nats, REDIS_URL: redis } = env;
+	if (!registry || !nats || !redis || !kind.installed(cacheFolder())) return undefined;
+	return { registry, nats, redis };
+}
+
+function render(table: Table, subjects: readonly Subject[]): string {
+	const names = subjects.map(({ name }) => name);
+	const rows = [
+		["", ...names],
+		...[...table].map(([name, cells]) => [name, ...names.map((one) => cells.get(one) ?? "-")]),
+	];
+	const widths = rows[0]?.map((_, column) => {
+		return Math.max(...rows.map((row) => (row[column] ?? "").length));
+	});
+	return rows
+		.map((row) => row.map((cell, column) => cell.padEnd(widths?.[column] ?? 0)).join("  "))
+		.join("\n");
+}

@@ -1,0 +1,353 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { expect } from "@jest/globals";
+import type { ServiceBroker } from "moleculer";
+
+import { addService, INTERVAL, type Peer, seenBy, TIMEOUT } from "./nodes.ts";
+import type { Stage } from "./stage.ts";
+
+/** How long the registry is cut off, in seconds. */
+const CUT_SECONDS = 60;
+/** Half a second of jitter of Moleculer's timer, and some for two busy cores. */
+const SLACK = 800;
+/** Moleculer gathers changes of services for so long before it tells them. */
+const DEBOUNCE = 1_000;
+/** Until the registry is whole again after a fault, by which all are to be back. */
+const RECOVERY = 20_000;
+
+/** One case, for one discoverer. What it resolves with is shown in the table. */
+export type Case = (stage: Stage) => Promise<string | void>;
+
+/** Waits for a condition. @returns the milliseconds that it took */
+async function within(
+	ms: number,
+	what: string,
+	condition: () => boolean | Promise<boolean>,
+): Promise<number> {
+	const start = performance.now();
+	for (;;) {
+		if (await condition()) return Math.round(performance.now() - start);
+		if (performance.now() - start > ms) throw new Error(`Not within ${ms} ms: ${what}`);
+		await sleep(20);
+	}
+}
+
+const sees = (broker: ServiceBroker, ...ids: string[]) => {
+	return ids.every((id) => seenBy(broker).includes(id));
+};
+const who = (broker: ServiceBroker, service: string) => broker.call<string>(`${service}.who`);
+
+/** Two nodes that know each other, B with service `b`. */
+async function pair(stage: Stage, registry?: string): Promise<[ServiceBroker, ServiceBroker]> {
+	const spec = registry === undefined ? {} : { registry };
+	const [a, b] = await Promise.all([
+		stage.started("node-a", { ...spec, services: ["a"] }),
+		stage.started("node-b", { ...spec, services: ["b"] }),
+	]);
+	await Promise.all([a.waitForServices("b", RECOVERY, 20), b.waitForServices("a", RECOVERY, 20)]);
+	return [a, b];
+}
+
+/** Node A here and node B in a process of its own, with service `b`. */
+async function pairApart(stage: Stage): Promise<[ServiceBroker, Peer]> {
+	const peer = stage.peer("node-b", { services: ["b"] });
+	const a = await stage.started("node-a", { services: ["a"] });
+	await a.waitForServices("b", RECOVERY, 20);
+	return [a, peer];
+}
+
+/** Both are in the registry again, serve each other and are found by a third. */
+async function wholeAgain(
+	stage: Stage,
+	url: string,
+	[a, b]: readonly ServiceBroker[],
+	direct = url,
+): Promise<void> {
+	const nodes = ["node-a", "node-b"];
+	await within(RECOVERY, "both are in the registry again", async () => {
+		const members = await stage.members(direct).catch(() => []);
+		return nodes.every((id) => members.includes(id));
+	});
+	await within(RECOVERY, "both see each other", () => {
+		return sees(a as ServiceBroker, "node-b") && sees(b as ServiceBroker, "node-a");
+	});
+	const c = await stage.started("node-c", { registry: url, services: ["c"] });
+	await c.waitForServices(["a", "b"], RECOVERY, 20);
+	expect([await who(c, "a"), await who(c, "b")]).toEqual(nodes);
+	await (a as ServiceBroker).waitForServices("c", RECOVERY, 20);
+}
+
+/** Calls from A to B, again and again, until told to stop. @returns how many failed, and why */
+function keepCalling(a: ServiceBroker): () => Promise<{ calls: number; failures: string[] }> {
+	const result = { calls: 0, failures: [] as string[] };
+	let going = true;
+	const done = (async () => {
+		while (going) {
+			result.calls++;
+			await who(a, "b").catch((error: Error) => result.failures.push(error.message));
+			await sleep(250);
+		}
+	})();
+	return async () => {
+		going = false;
+		await done;
+		return result;
+	};
+}
+
+const found: Case = async (stage) => {
+	const start = performance.now();
+	const [a, b] = await pair(stage);
+	const took = Math.round(performance.now() - start);
+	expect(await who(a, "b")).toBe("node-b");
+	expect(await who(b, "a")).toBe("node-a");
+	expect(await stage.members()).toEqual(["node-a", "node-b"]);
+	return `${took} ms`;
+};
+
+const serviceAdded: Case = async (stage) => {
+	const [a, b] = await pair(stage);
+	await sleep(500);
+	addService(b, "late");
+	const limit = DEBOUNCE + 2 * INTERVAL * 1_000 + SLACK;
+	const took = await within(limit, "the new service is seen", () => {
+		return a.registry.hasService("late", "node-b");
+	});
+	expect(await who(a, "late")).toBe("node-b");
+	return `${took} ms`;
+};
+
+const leave: Case = async (stage) => {
+	const [a, b] = await pair(stage);
+	const left = performance.now();
+	const stopped = b.stop();
+	await within(1_000, "the node is gone", () => !sees(a, "node-b"));
+	const took = Math.round(performance.now() - left);
+	await stopped;
+	expect(await stage.members()).toEqual(["node-a"]);
+	await sleep((TIMEOUT + INTERVAL) * 1_000);
+	expect(seenBy(a)).toEqual([]);
+	return `${took} ms`;
+};
+
+const killed: Case = async (stage) => {
+	const [a, peer] = await pairApart(stage);
+	peer.process.kill("SIGKILL");
+	const took = await within((TIMEOUT + INTERVAL) * 1_000 + SLACK, "the node is gone", () => {
+		return !sees(a, "node-b");
+	});
+	await sleep(2_000);
+	expect(seenBy(a)).toEqual([]);
+	return `${took} ms`;
+};
+
+const downAtStart: Case = async (stage) => {
+	const { proxy, url } = await stage.proxy();
+	await proxy.close();
+	const nodes = ["node-a", "node-b"].map((nodeID) =>
+		stage.node(nodeID, { registry: url, services: [nodeID] }),
+	) as [ServiceBroker, ServiceBroker];
+	let up = 0;
+	const starts = nodes.map((broker) => broker.start().then(() => up++));
+	await sleep(3_000);
+	expect(up).toBe(0);
+	await proxy.open();
+	const took = await within(15_000, "both have joined", () => up === 2);
+	await Promise.all(starts);
+	await nodes[0].waitForServices("node-b", RECOVERY, 20);
+	expect(await who(nodes[0], "node-b")).toBe("node-b");
+	return `${took} ms`;
+};
+
+const restarted: Case = async (stage) => {
+	const server = await stage.ownRegistry();
+	const [a, b] = await pair(stage, server.url);
+	const stopCalling = keepCalling(a);
+	await server.kill();
+	await sleep((TIMEOUT + 2 * INTERVAL) * 1_000);
+	await server.start();
+	await wholeAgain(stage, server.url, [a, b]);
+	const { calls, failures } = await stopCalling();
+	expect(failures).toEqual([]);
+	return `${calls} calls`;
+};
+
+const cutOff: Case = async (stage) => {
+	const { proxy, url } = await stage.proxy();
+	const [a, b] = await pair(stage, url);
+	const stopCalling = keepCalling(a);
+	proxy.cut();
+	await sleep((CUT_SECONDS / 2) * 1_000);
+	addService(b, "during");
+	await within(10_000, "a service added meanwhile is seen", () => {
+		return a.registry.hasService("during", "node-b");
+	});
+	await sleep((CUT_SECONDS / 2) * 1_000);
+	proxy.mend();
+	await wholeAgain(stage, url, [a, b], stage.servers.registry);
+	const { calls, failures } = await stopCalling();
+	expect(failures).toEqual([]);
+	return `${calls} calls`;
+};
+
+const wiped: Case = async (stage) => {
+	const server = await stage.ownRegistry();
+	const [a, b] = await pair(stage, server.url);
+	const stopCalling = keepCalling(a);
+	await sleep(1_000);
+	await stage.subject.wipe(server.url);
+	await wholeAgain(stage, server.url, [a, b]);
+	const { calls, failures } = await stopCalling();
+	expect(failures).toEqual([]);
+	return `${calls} calls`;
+};
+
+const paused: Case = async (stage) => {
+	const [a, peer] = await pairApart(stage);
+	peer.process.kill("SIGSTOP");
+	await within((TIMEOUT + INTERVAL) * 1_000 + SLACK, "the paused node is gone", () => {
+		return !sees(a, "node-b");
+	});
+	await sleep(8_000);
+	expect(seenBy(a)).toEqual([]);
+	peer.process.kill("SIGCONT");
+	const took = await within(10_000, "the node is back", () => {
+		return a.registry.hasService("b", "node-b");
+	});
+	expect(await who(a, "b")).toBe("node-b");
+	await within(10_000, "the node sees the other", async () => {
+		return (await a.call<string[]>("b.sees")).includes("node-a");
+	});
+	await within(RECOVERY, "both are in the registry", async () => {
+		return (await stage.members()).join() === "node-a,node-b";
+	});
+	return `${took} ms`;
+};
+
+const duplicate: Case = async (stage) => {
+	const [a] = await pair(stage);
+	const second = stage.peer("node-b", { services: ["impostor"] });
+	const late = sleep(15_000, "still running" as const);
+	expect(await Promise.race([second.exited, late])).toBe(1);
+	expect(second.output()).toMatch(/NodeID 'node-b' belongs to another living node/);
+	await sleep(INTERVAL * 2_000);
+	expect(await who(a, "b")).toBe("node-b");
+	expect(a.registry.hasService("impostor", "node-b")).toBe(false);
+};
+
+const crowd: Case = async (stage) => {
+	const ids = Array.from({ length: 20 }, (_, place) => `node-${String(place).padStart(2, "0")}`);
+	const brokers = new Map(ids.map((id) => [id, stage.node(id, { services: [id] })]));
+	const up = new Set<string>();
+	const seed = Date.now() % 100_000;
+	let state = seed;
+	const random = (below: number) => {
+		state = (state * 1_103_515_245 + 12_345) % 2_147_483_648;
+		return Math.floor((state / 2_147_483_648) * below);
+	};
+	// Each node does one thing after another; twenty of them do so at the same time.
+	await Promise.all(
+		ids.map(async (id) => {
+			const broker = brokers.get(id) as ServiceBroker;
+			await sleep(random(1_500));
+			for (let turn = 0; turn < 3; turn++) {
+				await broker.start();
+				up.add(id);
+				await sleep(random(1_500));
+				if (turn === 2 && random(2) === 0) return;
+				await broker.stop();
+				up.delete(id);
+				await sleep(random(700));
+			}
+		}),
+	);
+	const left = [...up].sort();
+	await within(
+		(TIMEOUT + 2 * INTERVAL) * 1_000 + SLACK,
+		`${left.join()} see just each other (seed ${seed})`,
+		() =>
+			left.every((id) => {
+				const others = left.filter((other) => other !== id);
+				return seenBy(brokers.get(id) as ServiceBroker).join() === others.join();
+			}),
+	);
+	await sleep((TIMEOUT + INTERVAL) * 1_000);
+	for (const id of left) {
+		const others = left.filter((other) => other !== id);
+		expect([id, seenBy(brokers.get(id) as ServiceBroker)]).toEqual([id, others]);
+	}
+	expect(await stage.members()).toEqual(left);
+	return `${left.length} left`;
+};
+
+const namespaces: Case = async (stage) => {
+	const other = `${stage.namespace}-other`;
+	const [here, there] = await Promise.all([
+		stage.started("node-a", { services: ["here"] }),
+		// The same nodeID: it is not taken, since the namespace is another.
+		stage.started("node-a", { services: ["there"], namespace: other }),
+		stage.started("node-b", { services: ["b"], namespace: other }),
+	]);
+	await there.waitForServices("b", RECOVERY, 20);
+	await sleep(INTERVAL * 2_500);
+	expect(seenBy(here)).toEqual([]);
+	expect(seenBy(there)).toEqual(["node-b"]);
+	expect(await stage.members()).toEqual(["node-a"]);
+};
+
+const refused: Case = async (stage) => {
+	const right = "S3cret-right-0123";
+	const wrong = "S3cret-wrong-0123";
+	const { subject } = stage;
+	const server = await stage.ownRegistry(right);
+	// ZooKeeper checks a password only against what somebody has protected with it.
+	const registry = subject.withSecret(server.url, right);
+	await stage.started("node-a", { registry, services: ["a"] });
+	const peer = stage.peer("node-b", { registry: subject.withSecret(server.url, wrong) });
+	await within(15_000, `node-b says why: ${peer.output()}`, () => {
+		return subject.refusal.test(peer.output());
+	});
+	expect(peer.output()).not.toContain(wrong);
+	expect(peer.output()).not.toContain("PEER STARTED");
+};
+
+const names: Case = async (stage) => {
+	const { unfitFor = /(?!)/g } = stage.subject;
+	const clean = (name: string) => name.replaceAll(unfitFor, "_");
+	const nodeA = clean("knoten a/1.ä");
+	const nodeB = clean("節點 b/2.é~%");
+	const service = clean("dienst ü/ß.服务");
+	// NATS has no room for such names in its subjects.
+	const transporter = stage.servers.redis;
+	const a = await stage.started(nodeA, { transporter });
+	const b = await stage.started(nodeB, { transporter, services: [service] });
+	await a.waitForServices(service, RECOVERY, 20);
+	expect(await who(a, service)).toBe(nodeB);
+	expect(await stage.members()).toEqual([nodeA, nodeB].sort());
+	await b.stop();
+	await within(1_500, "the node is gone", () => !sees(a, nodeB));
+	expect(await stage.members()).toEqual([nodeA]);
+};
+
+/** All cases, in their order. */
+export const CASES = {
+	"two nodes find each other": found,
+	"service added later": serviceAdded,
+	"graceful leave": leave,
+	"killed (SIGKILL)": killed,
+	"registry down at start": downAtStart,
+	"registry restarted": restarted,
+	"registry cut off for a minute": cutOff,
+	"registry wiped clean": wiped,
+	"node paused and resumed": paused,
+	"duplicate nodeID refused": duplicate,
+	"20 nodes come and go": crowd,
+	"namespaces keep apart": namespaces,
+	"wrong token or password": refused,
+	"names of all characters": names,
+} as const satisfies Record<string, Case>;
+
+export type CaseName = keyof typeof CASES;
+
+/** Cases that load the machine so much that discoverers must not play them at the same time. */
+export const HEAVY: readonly CaseName[] = ["20 nodes come and go"];

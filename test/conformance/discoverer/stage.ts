@@ -1,0 +1,89 @@
+import type { ServiceBroker } from "moleculer";
+
+import { PrivateServer } from "../../support/private-server.ts";
+import { TcpProxy } from "../../support/tcp-proxy.ts";
+import { makeNode, type NodeSpec, type Peer, startPeer } from "./nodes.ts";
+import type { Subject } from "./subjects.ts";
+
+/** Addresses of the servers that the suite is given. */
+export interface Servers {
+	readonly registry: string;
+	readonly nats: string;
+	readonly redis: string;
+}
+
+let namespaces = 0;
+
+/** What one case needs for one discoverer; everything is ended after the case. */
+export class Stage {
+	readonly subject: Subject;
+	readonly servers: Servers;
+	readonly namespace = `case-${process.pid}-${++namespaces}`;
+	readonly #cleanups: (() => Promise<unknown>)[] = [];
+
+	constructor(subject: Subject, servers: Servers) {
+		this.subject = subject;
+		this.servers = servers;
+	}
+
+	/** A node in this process that is not started yet. */
+	node(nodeID: string, spec: Partial<NodeSpec> = {}): ServiceBroker {
+		const broker = makeNode(this.#spec(nodeID, spec));
+		this.#cleanups.push(() => broker.stop());
+		return broker;
+	}
+
+	/** A started node in this process. */
+	async started(nodeID: string, spec: Partial<NodeSpec> = {}): Promise<ServiceBroker> {
+		const broker = this.node(nodeID, spec);
+		await broker.start();
+		return broker;
+	}
+
+	/** A node in a process of its own. */
+	peer(nodeID: string, spec: Partial<NodeSpec> = {}): Peer {
+		const peer = startPeer(this.#spec(nodeID, spec));
+		this.#cleanups.push(async () => {
+			peer.process.kill("SIGKILL");
+			await peer.exited;
+		});
+		return peer;
+	}
+
+	/** A registry of this case's own. */
+	async ownRegistry(password?: string): Promise<PrivateServer> {
+		const server = await PrivateServer.start(this.subject.kind, password);
+		this.#cleanups.push(() => server.dispose());
+		return server;
+	}
+
+	/** A way to the registry that can be cut, and the registry's URL over it. */
+	async proxy(): Promise<{ proxy: TcpProxy; url: string }> {
+		const port = Number(/:(\d+)/.exec(this.servers.registry)?.[1]);
+		const proxy = new TcpProxy(port);
+		await proxy.open();
+		this.#cleanups.push(() => proxy.close());
+		return { proxy, url: this.servers.registry.replace(`:${port}`, `:${proxy.port}`) };
+	}
+
+	/** @returns the nodeIDs in the registry */
+	members(url = this.servers.registry): Promise<string[]> {
+		return this.subject.members(url, this.namespace);
+	}
+
+	async end(): Promise<void> {
+		for (const cleanup of this.#cleanups.splice(0).reverse()) {
+			await cleanup().catch(() => undefined);
+		}
+	}
+
+	#spec(nodeID: string, spec: Partial<NodeSpec>): NodeSpec {
+		return {
+			nodeID,
+			namespace: this.namespace,
+			registry: this.servers.registry,
+			transporter: this.servers.nats,
+			...spec,
+		};
+	}
+}
