@@ -1,6 +1,7 @@
 import { mkdirSync } from "node:fs";
 import type { BrokerOptions } from "moleculer";
 
+import { resolveDiscoverer } from "./adapters/discoverer/index.ts";
 import { LoopbackTcp } from "./adapters/transporter/loopback-tcp.ts";
 import { invalidOptions, messageOf } from "./protocol/index.ts";
 import { lottorCommands } from "./repl/index.ts";
@@ -12,20 +13,27 @@ import { readSettings, type Settings } from "./services/settings.ts";
  * of the three processes that find each other over TCP on this machine.
  */
 export function brokerOptions(settings: Settings): BrokerOptions {
-	const { process: name, tcpPort, logLevel } = settings;
+	const { process: name, tcpPort, logLevel, transporter, discoverer } = settings;
 	const apart = name !== "all";
 	return {
 		nodeID: apart ? name : "node",
-		...(apart && {
-			// The others look for the coordinator, and learn of each other from it.
-			transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${tcpPort}/lottor` }),
-		}),
+		// Moleculer's types do not know transporters by URL.
+		...(transporter !== undefined && { transporter: transporter as never }),
+		...(transporter === undefined &&
+			apart && {
+				// The others look for the coordinator, and learn of each other from it.
+				transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${tcpPort}/lottor` }),
+			}),
 		heartbeatInterval: 5,
 		heartbeatTimeout: 10,
 		requestTimeout: 10_000,
 		// A repeated call may be a second transaction: whoever calls decides.
 		retryPolicy: { enabled: false },
-		registry: { strategy: "RoundRobin", preferLocal: true },
+		registry: {
+			strategy: "RoundRobin",
+			preferLocal: true,
+			...(discoverer !== undefined && { discoverer: discovererOf(discoverer, settings) }),
+		},
 		// `npm start -- --repl`
 		replOptions: { customCommands: lottorCommands() as never },
 		// Each heartbeat is parsed once more for it, so only where somebody reads it.
@@ -40,6 +48,25 @@ export function brokerOptions(settings: Settings): BrokerOptions {
 			},
 		},
 	};
+}
+
+/** The registry shows where HTTP is: the coordinator's is the admin service's, on this machine only. */
+function discovererOf(url: string, { httpPort, authPort, userPort }: Settings) {
+	const at = (port: number) => ({ ...(port > 0 && { port }) });
+	const lottor = {
+		address: "127.0.0.1",
+		...at(httpPort),
+		healthPath: "/readyz",
+		statusPath: "/api/stats",
+	};
+	return resolveDiscoverer(url, "LOTTOR_DISCOVERER", {
+		services: {
+			lottor,
+			"lottor-admin": { ...lottor, healthPath: "/healthz" },
+			"auth-api": { address: "127.0.0.1", ...at(authPort) },
+			"user-api": { address: "127.0.0.1", ...at(userPort) },
+		},
+	});
 }
 
 function load(): BrokerOptions {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { messageOf } from "../protocol/index.ts";
+import { readNetwork } from "../services/settings.ts";
 import { Cluster } from "./demo/cluster.ts";
 import { announcement, details, type Played, table } from "./demo/report.ts";
 import { type Scenario, SCENARIOS } from "./demo/scenarios.ts";
@@ -15,9 +16,12 @@ Plays what can go wrong between a producer, the coordinator and its consumers, w
 that are killed, and looks at what the databases have afterwards. Everything runs in a temporary
 folder and on free ports. Exits with 0 only if every scenario ends as its store's guarantee says.
 
-  --only <name>  play this scenario; may be given several times
-  --json         tell the progress on stderr, and the result as one line of JSON on stdout
-  --help         show this
+  --only <name>        play this scenario; may be given several times
+  --json               tell the progress on stderr, and the result as one line of JSON on stdout
+  --transporter <url>  what the processes talk over: nats://…, redis://…; else TCP on this machine
+  --discoverer <url>   how they find each other: consul://…, zookeeper://…, eureka://…, etcd3://…,
+                       redis://…; needs --transporter
+  --help               show this
 
 scenarios: ${SCENARIOS.map(({ name }) => name).join(", ")}`;
 
@@ -28,6 +32,8 @@ function readArguments() {
 		options: {
 			only: { type: "string", multiple: true },
 			json: { type: "boolean", default: false },
+			transporter: { type: "string" },
+			discoverer: { type: "string" },
 			help: { type: "boolean", default: false },
 		},
 	});
@@ -37,7 +43,18 @@ function readArguments() {
 			throw new Error(`There is no scenario "${name}"`);
 		}
 	}
-	return { ...values, scenarios: SCENARIOS.filter(({ name }) => wanted.includes(name)) };
+	const { transporter, discoverer } = readNetwork(values.transporter, values.discoverer, [
+		"--transporter",
+		"--discoverer",
+	]);
+	return {
+		...values,
+		scenarios: SCENARIOS.filter(({ name }) => wanted.includes(name)),
+		network:
+			transporter === undefined
+				? undefined
+				: { transporter, discoverer, namespace: `demo-${process.pid}-${Date.now()}` },
+	};
 }
 
 async function play(scenario: Scenario, cluster: Cluster): Promise<Played> {
@@ -101,7 +118,7 @@ async function main(): Promise<number> {
 	const tell = options.json ? console.error : console.log;
 	const start = Date.now();
 	const folder = mkdtempSync(join(tmpdir(), "lottor-demo-"));
-	const cluster = new Cluster(folder);
+	const cluster = new Cluster(folder, options.network);
 	const interrupted = () => void cluster.stop().finally(() => process.exit(130));
 	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
 

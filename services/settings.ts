@@ -1,10 +1,12 @@
 import { join, resolve } from "node:path";
 
 import { resolveCoordinatorStore } from "../adapters/coordinator-store/index.ts";
+import { resolveDiscoverer } from "../adapters/discoverer/index.ts";
 import { resolveParticipantStore } from "../adapters/participant-store/index.ts";
 import {
 	type Duration,
 	invalidOptions,
+	messageOf,
 	systemClock,
 	systemRandom,
 	toMs,
@@ -31,6 +33,10 @@ export interface Settings {
 	readonly data: string;
 	/** `LOTTOR_TCP_PORT`: where the coordinator's process is found by the others. @default 9888 */
 	readonly tcpPort: number;
+	/** `LOTTOR_TRANSPORTER`: URL of the transporter. @default none for one process, loopback TCP for three */
+	readonly transporter: string | undefined;
+	/** `LOTTOR_DISCOVERER`: URL of the registry; needs a transporter. @default Moleculer's own discovery */
+	readonly discoverer: string | undefined;
 	/** `LOTTOR_HTTP_PORT`: HTTP port of the coordinator; 0 takes a free one. @default 9666 */
 	readonly httpPort: number;
 	/** `LOTTOR_USER_PORT`: HTTP port of the sample `user`; 0 takes a free one. @default 8009 */
@@ -48,6 +54,9 @@ export interface Settings {
 	/** `LOTTOR_CHECK_AFTER`, `LOTTOR_ACK_TIMEOUT`, `LOTTOR_LEASE`, where they are set. */
 	readonly times: CoordinatorTimes;
 }
+
+/** Transporters that Moleculer finds by their URL and that carry heartbeats. */
+const TRANSPORTERS = "nats redis rediss amqp amqps amqp10 mqtt mqtts kafka".split(" ");
 
 /** For stores that are made only to have a wrong URL refused by its variable's name. */
 const MACHINE = { clock: systemClock, random: systemRandom };
@@ -77,6 +86,10 @@ export function readSettings(env: Environment = process.env): Settings {
 		process: oneOf(env, "LOTTOR_PROCESS", PROCESSES) ?? "all",
 		data,
 		tcpPort: port(env, "LOTTOR_TCP_PORT", 1) ?? 9888,
+		...readNetwork(text(env, "LOTTOR_TRANSPORTER"), text(env, "LOTTOR_DISCOVERER"), [
+			"LOTTOR_TRANSPORTER",
+			"LOTTOR_DISCOVERER",
+		]),
 		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
 		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
 		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
@@ -90,6 +103,39 @@ export function readSettings(env: Environment = process.env): Settings {
 			...duration(env, "LOTTOR_LEASE", "lease"),
 		},
 	};
+}
+
+/**
+ * Checks the URLs of what holds several nodes together. No error shows one, since it may hold a secret.
+ *
+ * @param fields what both are called in an error
+ * @throws LOTTOR_INVALID_OPTIONS that names the field
+ */
+export function readNetwork(
+	transporter: string | undefined,
+	discoverer: string | undefined,
+	fields: readonly [transporter: string, discoverer: string],
+): Pick<Settings, "transporter" | "discoverer"> {
+	const [transporterField, discovererField] = fields;
+	const scheme = /^([a-z0-9]+):\/\/[^/]/.exec(transporter ?? "")?.[1];
+	if (transporter !== undefined && !TRANSPORTERS.includes(scheme ?? "")) {
+		const schemes = TRANSPORTERS.map((name) => `${name}://`);
+		throw invalidOptions(transporterField, `must be a URL: ${schemes.join(", ")}`);
+	}
+	if (discoverer !== undefined) {
+		try {
+			resolveDiscoverer(discoverer);
+		} catch (error) {
+			throw invalidOptions(discovererField, `is not usable: ${messageOf(error)}`);
+		}
+		if (transporter === undefined) {
+			throw invalidOptions(
+				discovererField,
+				`needs ${transporterField}, since heartbeats and calls go over it`,
+			);
+		}
+	}
+	return { transporter, discoverer };
 }
 
 /** An empty variable counts as not set. */

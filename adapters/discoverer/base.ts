@@ -177,11 +177,9 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		if (!this.#joined || this.#leaving) return;
 		const { cpu, seq } = this.localNode as unknown as { cpu: number; seq: number };
 		const payload = { cpu, seq, instanceID: this.broker.instanceID };
-		try {
-			await this.#transit.publish({ type: "HEARTBEAT", target: null, payload });
-		} catch (error) {
-			this.logger.warn(`The heartbeat was not sent: ${messageOf(error)}`);
-		}
+		await this.#send((transit) =>
+			transit.publish({ type: "HEARTBEAT", target: null, payload }),
+		);
 		void this.#tend();
 	}
 
@@ -221,13 +219,14 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 			if (!this.#watching) this.#members.watch();
 			this.#watching = true;
 		}
-		await this.#transit.sendPing();
+		await this.#send((transit) => transit.sendPing());
 	}
 
 	/** @param nodeID the node that asked; without it, the services have changed */
 	override async sendLocalNodeInfo(nodeID?: string): Promise<void> {
 		if (nodeID !== undefined) {
-			return this.#transit.sendNodeInfo(this.broker.getLocalNodeInfo(), nodeID);
+			const info = this.broker.getLocalNodeInfo();
+			return this.#send((transit) => transit.sendNodeInfo(info, nodeID));
 		}
 		if (this.broker.options.disableBalancer) await this.#transit.tx.makeBalancedSubscriptions();
 		if (!this.#joined || this.#leaving) return;
@@ -264,6 +263,15 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 
 	get #broker(): BrokerInternals {
 		return this.broker;
+	}
+
+	/** Sends a packet. What gets lost is made good by later heartbeats. */
+	async #send(act: (transit: TransitInternals) => Promise<void>): Promise<void> {
+		try {
+			await act(this.#transit);
+		} catch (error) {
+			this.logger.debug(`A packet was not sent: ${messageOf(error)}`);
+		}
 	}
 
 	/** Apart, since the compiler takes the flag for unchanged across an await. */
@@ -373,7 +381,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		if (!this.#holds) {
 			this.logger.warn(`${this.#members.title} has lost this node. It registers again.`);
 			await this.#join();
-			if (!this.#isLeaving()) await this.#transit.sendPing();
+			if (!this.#isLeaving()) await this.#send((transit) => transit.sendPing());
 		}
 		if (this.#published !== this.#changes)
 			await this.#publish().catch((e: unknown) => this.#failed(e));
@@ -453,7 +461,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 			this.processRemoteNodeInfo(nodeID, info);
 			return;
 		}
-		await this.#transit.discoverNode(nodeID);
+		await this.#send((transit) => transit.discoverNode(nodeID));
 	}
 
 	async #read(nodeID: string): Promise<NodeInfo | undefined> {
@@ -489,7 +497,8 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		if (!before || this.#leaving) return;
 		const { nodeID } = this.broker;
 		for (const [id, mark] of nodes) {
-			if (id !== nodeID && before.get(id) !== mark) void this.#transit.sendPing(id);
+			if (id !== nodeID && before.get(id) !== mark)
+				void this.#send((transit) => transit.sendPing(id));
 		}
 		if (before.has(nodeID) && !nodes.has(nodeID)) {
 			this.#holds = false;
@@ -507,7 +516,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		const type = hasCode(error, "LOTTOR_REGISTRY_REFUSED")
 			? "registryRefused"
 			: "registryFailed";
-		this.broker.broadcastLocal("$discoverer.error", { error, module: "discoverer", type });
+		void this.broker.broadcastLocal("$discoverer.error", { error, module: "discoverer", type });
 	}
 
 	#recovered(): void {
@@ -521,7 +530,7 @@ function unfit(field: string, problem: string): LottorError {
 }
 
 function causeOf(error: unknown): string {
-	const cause = error instanceof LottorError ? error.data : undefined;
-	const text: unknown = (cause as { cause?: unknown } | undefined)?.cause;
+	const data: unknown = error instanceof LottorError ? error.data : undefined;
+	const text = (data as { cause?: unknown } | undefined)?.cause;
 	return typeof text === "string" && text !== "" ? ` (${text})` : "";
 }

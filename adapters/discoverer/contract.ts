@@ -113,6 +113,8 @@ export interface MemberRegistry {
 
 /** Where a service serves HTTP, for programs that look it up in the registry. */
 export interface ServiceAddress {
+	/** @default the discoverer's `address` */
+	readonly address?: string;
 	/** @default `metadata.http.port` of the service, then its `settings.port` */
 	readonly port?: number;
 	/** Whether it is HTTPS. @default false */

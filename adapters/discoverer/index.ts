@@ -4,7 +4,7 @@ import { invalidOptions } from "../../protocol/index.ts";
 import { RegistryDiscoverer } from "./base.ts";
 import { ConsulDiscoverer, type ConsulOptions } from "./consul.ts";
 import { EurekaDiscoverer, type EurekaOptions } from "./eureka.ts";
-import { readUrl } from "./options.ts";
+import { type DiscovererOptions, readUrl } from "./options.ts";
 import { ZooKeeperDiscoverer, type ZooKeeperOptions } from "./zookeeper.ts";
 
 export type { ServiceAddress, TlsOptions } from "./contract.ts";
@@ -12,12 +12,14 @@ export type { DiscovererOptions } from "./options.ts";
 export { ConsulDiscoverer, EurekaDiscoverer, RegistryDiscoverer, ZooKeeperDiscoverer };
 export type { ConsulOptions, EurekaOptions, ZooKeeperOptions };
 
-const BY_SCHEME: Readonly<Record<string, (url: string) => Discoverers.Base>> = {
-	consul: (url) => new ConsulDiscoverer(url),
-	consuls: (url) => new ConsulDiscoverer(url),
-	zookeeper: (url) => new ZooKeeperDiscoverer(url),
-	eureka: (url) => new EurekaDiscoverer(url),
-	eurekas: (url) => new EurekaDiscoverer(url),
+type Make = (url: string, options: DiscovererOptions) => Discoverers.Base;
+
+const BY_SCHEME: Readonly<Record<string, Make>> = {
+	consul: (url, options) => new ConsulDiscoverer({ ...options, url }),
+	consuls: (url, options) => new ConsulDiscoverer({ ...options, url }),
+	zookeeper: (url, options) => new ZooKeeperDiscoverer({ ...options, url }),
+	eureka: (url, options) => new EurekaDiscoverer({ ...options, url }),
+	eurekas: (url, options) => new EurekaDiscoverer({ ...options, url }),
 	etcd3: etcd,
 	redis: (url) => new Discoverers.Redis(url),
 	rediss: (url) => new Discoverers.Redis(url),
@@ -27,7 +29,7 @@ const BY_SCHEME: Readonly<Record<string, (url: string) => Discoverers.Base>> = {
 function etcd(url: string): Discoverers.Base {
 	const { user, password, hosts } = readUrl(url, ["etcd3"], 2_379, "registry.discoverer");
 	const auth = user === "" ? {} : { auth: { username: user, password } };
-	return new Discoverers.Etcd3({ etcd: { hosts: [...hosts], ...auth } } as never);
+	return new Discoverers.Etcd3({ etcd: { hosts: [...hosts], ...auth } });
 }
 
 /**
@@ -36,11 +38,13 @@ function etcd(url: string): Discoverers.Base {
  *
  * @param spec the URL, or an instance
  * @param field the option's full name, for the error
+ * @param options for `consul://`, `zookeeper://` and `eureka://`; Moleculer's own show no services
  * @throws LOTTOR_INVALID_OPTIONS naming `field`
  */
 export function resolveDiscoverer(
 	spec: string | Discoverers.Base,
 	field = "registry.discoverer",
+	options: DiscovererOptions = {},
 ): Discoverers.Base {
 	if (spec instanceof Discoverers.Base) return spec;
 	const scheme = typeof spec === "string" ? /^([a-z0-9]+):\/\//.exec(spec)?.[1] : undefined;
@@ -49,7 +53,7 @@ export function resolveDiscoverer(
 		const schemes = Object.keys(BY_SCHEME).map((name) => `${name}://`);
 		throw invalidOptions(field, `must be a discoverer, or its URL: ${schemes.join(", ")}`);
 	}
-	return make(spec);
+	return make(spec, options);
 }
 
 /**

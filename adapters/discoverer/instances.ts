@@ -43,7 +43,7 @@ function instanceOf(service: ServiceInfo, info: NodeInfo, options: InstanceOptio
 	return {
 		id: [...scope, toRegistryName(info.sender), toRegistryName(service.fullName)].join(":"),
 		name: toRegistryName(service.fullName),
-		address: options.address,
+		address: told.address ?? options.address,
 		port,
 		secure: told.secure ?? false,
 		homePath: told.homePath ?? "/",

@@ -25,7 +25,7 @@ export const COMMON = [
 ];
 
 const PATHS = ["homePath", "healthPath", "statusPath"] as const;
-const SERVICE_KEYS = ["port", "secure", "tags", "metadata", ...PATHS];
+const SERVICE_KEYS = ["address", "port", "secure", "tags", "metadata", ...PATHS];
 const TLS_KEYS = ["ca", "cert", "key", "passphrase", "servername", "rejectUnauthorized"];
 
 /** @throws LOTTOR_INVALID_OPTIONS for a key that is not known */
@@ -55,6 +55,7 @@ function readService(value: unknown, field: string): void {
 	if (!isRecord(value)) throw invalidOptions(field, "must be an object");
 	onlyKnown(value, SERVICE_KEYS, field);
 	const { port, secure, tags, metadata } = value;
+	optionalText(value["address"], `${field}.address`);
 	if (port !== undefined && !isPort(port)) {
 		throw invalidOptions(`${field}.port`, "must be a port from 1 to 65535");
 	}

@@ -1,8 +1,9 @@
+import type * as zookeeper from "node-zookeeper-client";
 import type { ACL, Client, Event } from "node-zookeeper-client";
 
 import { LottorError, messageOf } from "../../protocol/index.ts";
 
-type Library = typeof import("node-zookeeper-client");
+type Library = typeof zookeeper;
 
 /** How to reach ZooKeeper, and as whom. */
 export interface SessionSettings {
@@ -253,8 +254,10 @@ async function withLimit<T>(promise: Promise<T>, ms: number, problem: string): P
 
 async function loadLibrary(): Promise<Library> {
 	try {
-		const module = (await import("node-zookeeper-client")) as { default?: Library };
-		return module.default ?? (module as unknown as Library);
+		const { default: library } = (await import("node-zookeeper-client")) as unknown as {
+			default: Library;
+		};
+		return library;
 	} catch (error) {
 		throw new LottorError(
 			"LOTTOR_INVALID_OPTIONS",

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ServiceBroker } from "moleculer";
 
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { NETWORK, type Network, overNetwork } from "./network.ts";
 import { FAULT, type FaultPoint, type NodeName, NODES, READY } from "./words.ts";
 
 const NODE_FILE = new URL("./node.ts", import.meta.url).pathname;
@@ -24,18 +25,23 @@ interface Running {
 /** The processes of the demo: each a Moleculer node of its own, this process the one that watches. */
 export class Cluster {
 	readonly folder: string;
+	readonly #network: Network | undefined;
 	readonly #broker: ServiceBroker;
 	readonly #transporter: LoopbackTcp;
 	readonly #running = new Map<NodeName, Running>();
 
-	/** @param folder where the databases and logs go */
-	constructor(folder: string) {
+	/**
+	 * @param folder where the databases and logs go
+	 * @param network what the processes find each other by; loopback TCP where it is left out
+	 */
+	constructor(folder: string, network?: Network) {
 		this.folder = folder;
+		this.#network = network;
 		this.#transporter = new LoopbackTcp({ port: 0 });
 		this.#broker = new ServiceBroker({
 			nodeID: "demo",
 			logger: { type: "File", options: { folder, filename: "demo.log", interval: 100 } },
-			transporter: this.#transporter,
+			...overNetwork(network, this.#transporter),
 			requestTimeout: 10_000,
 		});
 	}
@@ -53,7 +59,9 @@ export class Cluster {
 	/** Starts a process, and waits until it answers. */
 	async spawn(name: NodeName): Promise<void> {
 		const port = this.#transporter.reader?.opts.port;
+		const network = this.#network && { [NETWORK]: JSON.stringify(this.#network) };
 		const child = spawn(process.execPath, [NODE_FILE, name, this.folder, String(port)], {
+			env: { ...process.env, ...network },
 			stdio: ["pipe", "pipe", "pipe"],
 		});
 		const lines = new EventEmitter<{ line: [string] }>();

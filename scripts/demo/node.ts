@@ -2,14 +2,19 @@
 import { ServiceBroker } from "moleculer";
 
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { NETWORK, type Network, overNetwork } from "./network.ts";
 import { countCopies, servicesOf } from "./services.ts";
 import { type NodeName, READY } from "./words.ts";
 
 const [name, folder, port] = process.argv.slice(2) as [NodeName, string, string];
+const network = process.env[NETWORK];
 
 const broker = new ServiceBroker({
 	nodeID: name,
-	transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/demo` }),
+	...overNetwork(
+		network === undefined ? undefined : (JSON.parse(network) as Network),
+		new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/demo` }),
+	),
 	logger: { type: "Console", options: { colors: false } },
 	middlewares: [countCopies],
 	requestTimeout: 10_000,

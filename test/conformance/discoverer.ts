@@ -6,6 +6,7 @@ import { type Servers, Stage } from "./discoverer/stage.ts";
 import { type Subject, SUBJECTS } from "./discoverer/subjects.ts";
 
 const LIMIT_MS = 240_000;
+const HOW_TO_START = "Start it by `npm run servers -- up redis nats etcd consul zookeeper eureka`";
 
 /** What came of a case: empty where it did not run. */
 type Table = Map<CaseName, Map<string, string>>;
@@ -59,7 +60,15 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 	}
 
 	afterAll(() => {
-		console.log(render(table, subjects));
+		const missing = subjects.filter((one) => !serversOf(one, env)).map(({ name }) => name);
+		if (missing.length > 0) {
+			process.stdout.write(
+				`\nWithout a server: ${missing.join(", ")}. ${HOW_TO_START}, then pass on what ` +
+					"`npm run servers -- env` prints.\n",
+			);
+		}
+		// Not console.log, to which Jest adds where it was called.
+		process.stdout.write(`\n${render(table, subjects)}\n\n`);
 	});
 }
 
@@ -71,7 +80,7 @@ async function playFor(
 	const servers = serversOf(subject, env);
 	if (!servers) {
 		throw new Error(
-			`${subject.kind.variable}, NATS_URL and REDIS_URL must be set: npm run servers -- up`,
+			`${subject.kind.variable}, NATS_URL and REDIS_URL must be set. ${HOW_TO_START}`,
 		);
 	}
 	const stage = new Stage(subject, servers);

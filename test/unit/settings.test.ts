@@ -10,6 +10,8 @@ describe("the environment", () => {
 			process: "all",
 			data,
 			tcpPort: 9888,
+			transporter: undefined,
+			discoverer: undefined,
 			httpPort: 9666,
 			userPort: 8009,
 			authPort: 8007,
@@ -57,6 +59,11 @@ describe("the environment", () => {
 		["LOTTOR_DATA", "./a?b"],
 		["LOTTOR_TCP_PORT", "0"],
 		["LOTTOR_TCP_PORT", "tcp://10.0.0.1:9888"],
+		["LOTTOR_TRANSPORTER", "NATS"],
+		["LOTTOR_TRANSPORTER", "tcp://10.0.0.1:9888/lottor"],
+		["LOTTOR_DISCOVERER", "consul"],
+		["LOTTOR_DISCOVERER", "consul://a:8500,b:8500"],
+		["LOTTOR_DISCOVERER", "consul://localhost:8500"],
 		["LOTTOR_HTTP_PORT", "65536"],
 		["LOTTOR_USER_PORT", "-1"],
 		["LOTTOR_AUTH_PORT", "80.5"],
@@ -76,5 +83,28 @@ describe("the environment", () => {
 			expect(type).toBe("LOTTOR_INVALID_OPTIONS");
 			expect(message).toMatch(new RegExp(`^Option ${name} [^\\n]+$`));
 		}
+	});
+
+	test("a registry with a transporter that carries heartbeats is taken", () => {
+		const transporter = "nats://localhost:4222";
+		for (const discoverer of [
+			"consul://:token@localhost:8500?datacenter=dc2",
+			"zookeeper://a:2181,b:2181/shop",
+			"eureka://user:password@a:8761,b:8761/eureka",
+			"etcd3://localhost:2379",
+			"redis://localhost:6379",
+		]) {
+			const env = { LOTTOR_TRANSPORTER: transporter, LOTTOR_DISCOVERER: discoverer };
+			expect(readSettings(env)).toMatchObject({ transporter, discoverer });
+		}
+	});
+
+	test.each([
+		["LOTTOR_TRANSPORTER", "tls://user:S3cret@host"],
+		["LOTTOR_DISCOVERER", "consuls://:S3cret@host:port"],
+		["LOTTOR_DISCOVERER", "unknown://:S3cret@host"],
+	])("%s that is refused never shows its secret", (name, value) => {
+		expect(() => readSettings({ [name]: value })).toThrow(`Option ${name}`);
+		expect(() => readSettings({ [name]: value })).not.toThrow(/S3cret/);
 	});
 });

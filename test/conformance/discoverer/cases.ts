@@ -37,6 +37,17 @@ const sees = (broker: ServiceBroker, ...ids: string[]) => {
 };
 const who = (broker: ServiceBroker, service: string) => broker.call<string>(`${service}.who`);
 
+/** The registry has just these; Eureka answers from a cache that is a second old. */
+async function recorded(stage: Stage, nodeIDs: readonly string[]): Promise<void> {
+	let members: string[] = [];
+	await within(3_000, `only ${nodeIDs.join(", ")} are in the registry`, async () => {
+		members = await stage.members();
+		return members.join() === nodeIDs.join();
+	}).catch((error: Error) => {
+		throw new Error(`${error.message}; it has ${members.join(", ")}`);
+	});
+}
+
 /** Two nodes that know each other, B with service `b`. */
 async function pair(stage: Stage, registry?: string): Promise<[ServiceBroker, ServiceBroker]> {
 	const spec = registry === undefined ? {} : { registry };
@@ -65,7 +76,7 @@ async function wholeAgain(
 ): Promise<void> {
 	const nodes = ["node-a", "node-b"];
 	await within(RECOVERY, "both are in the registry again", async () => {
-		const members = await stage.members(direct).catch(() => []);
+		const members = await stage.members(direct).catch((): string[] => []);
 		return nodes.every((id) => members.includes(id));
 	});
 	await within(RECOVERY, "both see each other", () => {
@@ -77,8 +88,21 @@ async function wholeAgain(
 	await (a as ServiceBroker).waitForServices("c", RECOVERY, 20);
 }
 
-/** Calls from A to B, again and again, until told to stop. @returns how many failed, and why */
-function keepCalling(a: ServiceBroker): () => Promise<{ calls: number; failures: string[] }> {
+interface Calls {
+	readonly calls: number;
+	/** Why calls failed. */
+	readonly failures: readonly string[];
+}
+
+/** Calls between living nodes go on, unless the registry alone tells who lives. */
+function callsHeld({ subject }: Stage, { calls, failures }: Calls): string {
+	if (!subject.livesByRegistry) expect(failures).toEqual([]);
+	if (failures.length === 0) return `${calls} calls`;
+	return `limit: ${failures.length} of ${calls} lost`;
+}
+
+/** Calls from A to B, again and again, until told to stop. */
+function keepCalling(a: ServiceBroker): () => Promise<Calls> {
 	const result = { calls: 0, failures: [] as string[] };
 	let going = true;
 	const done = (async () => {
@@ -101,7 +125,7 @@ const found: Case = async (stage) => {
 	const took = Math.round(performance.now() - start);
 	expect(await who(a, "b")).toBe("node-b");
 	expect(await who(b, "a")).toBe("node-a");
-	expect(await stage.members()).toEqual(["node-a", "node-b"]);
+	await recorded(stage, ["node-a", "node-b"]);
 	return `${took} ms`;
 };
 
@@ -124,7 +148,7 @@ const leave: Case = async (stage) => {
 	await within(1_000, "the node is gone", () => !sees(a, "node-b"));
 	const took = Math.round(performance.now() - left);
 	await stopped;
-	expect(await stage.members()).toEqual(["node-a"]);
+	await recorded(stage, ["node-a"]);
 	await sleep((TIMEOUT + INTERVAL) * 1_000);
 	expect(seenBy(a)).toEqual([]);
 	return `${took} ms`;
@@ -167,9 +191,7 @@ const restarted: Case = async (stage) => {
 	await sleep((TIMEOUT + 2 * INTERVAL) * 1_000);
 	await server.start();
 	await wholeAgain(stage, server.url, [a, b]);
-	const { calls, failures } = await stopCalling();
-	expect(failures).toEqual([]);
-	return `${calls} calls`;
+	return callsHeld(stage, await stopCalling());
 };
 
 const cutOff: Case = async (stage) => {
@@ -179,15 +201,15 @@ const cutOff: Case = async (stage) => {
 	proxy.cut();
 	await sleep((CUT_SECONDS / 2) * 1_000);
 	addService(b, "during");
-	await within(10_000, "a service added meanwhile is seen", () => {
-		return a.registry.hasService("during", "node-b");
-	});
+	if (!stage.subject.livesByRegistry) {
+		await within(10_000, "a service added meanwhile is seen", () => {
+			return a.registry.hasService("during", "node-b");
+		});
+	}
 	await sleep((CUT_SECONDS / 2) * 1_000);
 	proxy.mend();
 	await wholeAgain(stage, url, [a, b], stage.servers.registry);
-	const { calls, failures } = await stopCalling();
-	expect(failures).toEqual([]);
-	return `${calls} calls`;
+	return callsHeld(stage, await stopCalling());
 };
 
 const wiped: Case = async (stage) => {
@@ -197,9 +219,7 @@ const wiped: Case = async (stage) => {
 	await sleep(1_000);
 	await stage.subject.wipe(server.url);
 	await wholeAgain(stage, server.url, [a, b]);
-	const { calls, failures } = await stopCalling();
-	expect(failures).toEqual([]);
-	return `${calls} calls`;
+	return callsHeld(stage, await stopCalling());
 };
 
 const paused: Case = async (stage) => {
@@ -237,7 +257,14 @@ const duplicate: Case = async (stage) => {
 
 const crowd: Case = async (stage) => {
 	const ids = Array.from({ length: 20 }, (_, place) => `node-${String(place).padStart(2, "0")}`);
-	const brokers = new Map(ids.map((id) => [id, stage.node(id, { services: [id] })]));
+	const brokers = new Map<string, ServiceBroker>();
+	/** Moleculer's own discoverers cannot be started again: a new broker comes, as of a new process. */
+	const join = (id: string): ServiceBroker => {
+		const former = stage.subject.livesByRegistry ? undefined : brokers.get(id);
+		const broker = former ?? stage.node(id, { services: [id] });
+		brokers.set(id, broker);
+		return broker;
+	};
 	const up = new Set<string>();
 	const seed = Date.now() % 100_000;
 	let state = seed;
@@ -248,9 +275,9 @@ const crowd: Case = async (stage) => {
 	// Each node does one thing after another; twenty of them do so at the same time.
 	await Promise.all(
 		ids.map(async (id) => {
-			const broker = brokers.get(id) as ServiceBroker;
 			await sleep(random(1_500));
 			for (let turn = 0; turn < 3; turn++) {
+				const broker = join(id);
 				await broker.start();
 				up.add(id);
 				await sleep(random(1_500));
@@ -276,7 +303,7 @@ const crowd: Case = async (stage) => {
 		const others = left.filter((other) => other !== id);
 		expect([id, seenBy(brokers.get(id) as ServiceBroker)]).toEqual([id, others]);
 	}
-	expect(await stage.members()).toEqual(left);
+	await recorded(stage, left);
 	return `${left.length} left`;
 };
 
@@ -292,7 +319,7 @@ const namespaces: Case = async (stage) => {
 	await sleep(INTERVAL * 2_500);
 	expect(seenBy(here)).toEqual([]);
 	expect(seenBy(there)).toEqual(["node-b"]);
-	expect(await stage.members()).toEqual(["node-a"]);
+	await recorded(stage, ["node-a"]);
 };
 
 const refused: Case = async (stage) => {
@@ -321,12 +348,12 @@ const names: Case = async (stage) => {
 	const transporter = stage.servers.redis;
 	const a = await stage.started(nodeA, { transporter });
 	const b = await stage.started(nodeB, { transporter, services: [service] });
-	await a.waitForServices(service, RECOVERY, 20);
+	await a.waitForServices([service], RECOVERY, 20);
 	expect(await who(a, service)).toBe(nodeB);
-	expect(await stage.members()).toEqual([nodeA, nodeB].sort());
+	await recorded(stage, [nodeA, nodeB].sort());
 	await b.stop();
 	await within(1_500, "the node is gone", () => !sees(a, nodeB));
-	expect(await stage.members()).toEqual([nodeA]);
+	await recorded(stage, [nodeA]);
 };
 
 /** All cases, in their order. */

@@ -30,7 +30,7 @@ function discovererOf(url: string) {
 }
 
 /** Makes a node; it is not started yet. */
-export function makeNode(spec: NodeSpec, log: (line: string) => void = () => undefined) {
+export function makeNode(spec: NodeSpec, loud = false): ServiceBroker {
 	const { nodeID, namespace, registry, transporter, services = [] } = spec;
 	const broker = new ServiceBroker({
 		nodeID,
@@ -41,16 +41,7 @@ export function makeNode(spec: NodeSpec, log: (line: string) => void = () => und
 		requestTimeout: 2_000,
 		registry: { discoverer: discovererOf(registry) },
 		skipProcessEventRegistration: true,
-		logger: {
-			type: "Console",
-			options: {
-				level: "info",
-				formatter: (level: string, args: unknown[]) => {
-					log(`${level} ${args.map(String).join(" ")}`);
-					return [];
-				},
-			},
-		},
+		logger: loud ? { type: "Console", options: { level: "info", colors: false } } : false,
 		// The types don't know transporters by URL.
 	} as never);
 	for (const name of services) addService(broker, name);

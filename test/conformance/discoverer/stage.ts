@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
 import type { ServiceBroker } from "moleculer";
 
 import { PrivateServer } from "../../support/private-server.ts";
@@ -11,6 +13,9 @@ export interface Servers {
 	readonly nats: string;
 	readonly redis: string;
 }
+
+/** How long one node or server may take to end. */
+const END_MS = 5_000;
 
 let namespaces = 0;
 
@@ -29,7 +34,12 @@ export class Stage {
 	/** A node in this process that is not started yet. */
 	node(nodeID: string, spec: Partial<NodeSpec> = {}): ServiceBroker {
 		const broker = makeNode(this.#spec(nodeID, spec));
-		this.#cleanups.push(() => broker.stop());
+		this.#cleanups.push(async () => {
+			await broker.stop();
+			// Moleculer's own leaves its client open where it was stopped while it used it.
+			const { client } = broker.registry.discoverer as { client?: { close?(): void } };
+			client?.close?.();
+		});
 		return broker;
 	}
 
@@ -73,7 +83,9 @@ export class Stage {
 
 	async end(): Promise<void> {
 		for (const cleanup of this.#cleanups.splice(0).reverse()) {
-			await cleanup().catch(() => undefined);
+			// Moleculer's own discoverers wait for ever for a registry that is cut off.
+			const late = sleep(END_MS, undefined, { ref: false });
+			await Promise.race([cleanup().catch(() => undefined), late]);
 		}
 	}
 

@@ -16,6 +16,8 @@ export interface Subject {
 	readonly kind: ServerKind;
 	/** Cases that Moleculer's own discoverers are known not to pass. The suite says when they do. */
 	readonly limits: readonly CaseName[];
+	/** Whether nodes hear of each other from the registry alone, so that they lose each other without it. */
+	readonly livesByRegistry?: boolean;
 	/** Characters that its node names must not have. */
 	readonly unfitFor?: RegExp;
 	/** @returns the URL with a secret in it */
@@ -152,7 +154,8 @@ async function withEtcd<T>(url: string, act: (client: Etcd3) => Promise<T>): Pro
 const etcdSubject: Subject = {
 	name: "Etcd3",
 	kind: etcd,
-	limits: [],
+	limits: ["registry wiped clean", "duplicate nodeID refused"],
+	livesByRegistry: true,
 	unfitFor: /\//g,
 	withSecret: (url, secret) => url.replace("://", `://root:${secret}@`),
 	refusal: /user name is empty|authentication|invalid auth|permission denied/i,
@@ -181,7 +184,9 @@ async function withRedis<T>(url: string, act: (client: Redis) => Promise<T>): Pr
 const redisSubject: Subject = {
 	name: "Redis",
 	kind: redis,
-	limits: [],
+	// It logs the password with the command that was refused.
+	limits: ["registry wiped clean", "duplicate nodeID refused", "wrong token or password"],
+	livesByRegistry: true,
 	withSecret: (url, secret) => url.replace(/:\/\/(.*@)?/, `://:${secret}@`),
 	refusal: /WRONGPASS|NOAUTH|invalid password/,
 	members(url, namespace) {

@@ -1,0 +1,129 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+
+import { afterEach, expect, it, jest } from "@jest/globals";
+import { type Discoverers, ServiceBroker } from "moleculer";
+
+import { ConsulDiscoverer, resolveDiscoverer } from "../../adapters/discoverer/index.ts";
+
+const cleanups: (() => unknown)[] = [];
+
+afterEach(async () => {
+	for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+});
+
+/** A broker whose process does not end where it would have to. */
+function brokerWith(discoverer: Discoverers.Base) {
+	const broker = new ServiceBroker({
+		nodeID: "node",
+		logger: false,
+		transporter: "Fake",
+		heartbeatInterval: 1,
+		heartbeatTimeout: 3,
+		registry: { discoverer },
+		skipProcessEventRegistration: true,
+	});
+	const fatal = jest.fn<typeof broker.fatal>();
+	broker.fatal = fatal;
+	cleanups.push(() => broker.stop());
+	return { broker, fatal };
+}
+
+/** An agent of Consul's that gives everybody the same answer. */
+async function agent(answer: (path: string) => [status: number, body: string]): Promise<string> {
+	const server = createServer((req, res) => {
+		const [status, body] = answer(req.url ?? "");
+		res.writeHead(status).end(body);
+	}).listen(0, "127.0.0.1");
+	await once(server, "listening");
+	cleanups.push(() => {
+		server.closeAllConnections();
+		server.close();
+	});
+	return `consul://:S3cret@127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+/** What the first error says that the node tells of the registry. */
+function firstTrouble(broker: ServiceBroker): Promise<{ error: Error; type: string }> {
+	return new Promise((resolve) => broker.localBus.once("$discoverer.error", resolve));
+}
+
+it("LOTTOR_REGISTRY_UNAVAILABLE is told while the registry is down, and the node waits", async () => {
+	const { broker, fatal } = brokerWith(new ConsulDiscoverer("consul://:S3cret@127.0.0.1:1"));
+	const trouble = firstTrouble(broker);
+	void broker.start();
+	expect(await trouble).toMatchObject({
+		type: "registryFailed",
+		error: { type: "LOTTOR_REGISTRY_UNAVAILABLE" },
+	});
+	expect((await trouble).error.message).not.toContain("S3cret");
+	expect(fatal).not.toHaveBeenCalled();
+});
+
+it("LOTTOR_REGISTRY_REFUSED ends a node whose token is wrong, and never shows it", async () => {
+	const { broker, fatal } = brokerWith(
+		new ConsulDiscoverer(await agent(() => [403, "ACL not found"])),
+	);
+	const trouble = firstTrouble(broker);
+	void broker.start();
+	expect(await trouble).toMatchObject({
+		type: "registryRefused",
+		error: { type: "LOTTOR_REGISTRY_REFUSED" },
+	});
+	expect(fatal.mock.calls[0]?.[0]).toMatch(
+		/does not let the token open a session.*ACL not found/,
+	);
+	expect(String(fatal.mock.calls[0]?.[0])).not.toContain("S3cret");
+});
+
+it("LOTTOR_NODE_ID_TAKEN ends a node whose nodeID another living one has", async () => {
+	const holder = { nodeID: "node", instanceID: "other", seq: 1 };
+	const Value = Buffer.from(JSON.stringify(holder)).toString("base64");
+	const { broker, fatal } = brokerWith(
+		new ConsulDiscoverer(
+			await agent((path) => {
+				if (path.includes("session")) return [200, '{"ID":"session"}'];
+				if (path.includes("acquire=")) return [200, "false"];
+				return [200, JSON.stringify([{ Key: "node", Value, ModifyIndex: 1 }])];
+			}),
+		),
+	);
+	const transit = broker.transit as unknown as {
+		messageHandler(cmd: string, packet: object): Promise<boolean>;
+	};
+	const beat = { ver: "5", sender: "node", instanceID: "other", seq: 1, cpu: 0 };
+	await transit.messageHandler("HEARTBEAT", { payload: beat });
+	void broker.start();
+	while (fatal.mock.calls.length === 0) await new Promise(setImmediate);
+	expect(fatal.mock.calls[0]?.[1]).toMatchObject({ type: "LOTTOR_NODE_ID_TAKEN" });
+});
+
+it.each([
+	["no transporter", null, /needs a transporter/],
+	["the TCP transporter", "TCP", /needs heartbeats, which this transporter does not have/],
+] as const)("fails fast with %s", (_, transporter, reason) => {
+	const fatal = jest.spyOn(ServiceBroker.prototype, "fatal").mockImplementation(() => undefined);
+	cleanups.push(() => fatal.mockRestore());
+	for (const url of ["consul://a", "zookeeper://a:2181,b:2181/path", "eureka://a:8761/eureka"]) {
+		fatal.mockClear();
+		new ServiceBroker({
+			logger: false,
+			transporter,
+			registry: { discoverer: resolveDiscoverer(url) },
+			skipProcessEventRegistration: true,
+		});
+		expect(fatal.mock.calls[0]?.[1]).toMatchObject({ type: "LOTTOR_INVALID_OPTIONS" });
+		expect(String(fatal.mock.calls[0]?.[1])).toMatch(reason);
+	}
+});
+
+it.each([
+	["consul://", "ConsulDiscoverer.url"],
+	["consul://a/path", "ConsulDiscoverer.url"],
+	["zookeeper://user@a", "ZooKeeperDiscoverer.password"],
+	["eureka://a:99999", "EurekaDiscoverer.url"],
+	["nomad://a", "registry.discoverer"],
+])("%s is refused by the option's name", (url, field) => {
+	expect(() => resolveDiscoverer(url)).toThrow(`Option ${field} `);
+});
