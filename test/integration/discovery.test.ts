@@ -1,0 +1,105 @@
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "@jest/globals";
+
+import { ZooKeeperSession } from "../../adapters/discoverer/zookeeper-session.ts";
+import { Runner } from "../support/runner.ts";
+import { until } from "../support/until.ts";
+
+let folder: string;
+
+beforeAll(() => {
+	folder = mkdtempSync(join(tmpdir(), "lottor-"));
+});
+
+afterAll(() => rmSync(folder, { recursive: true }));
+
+async function freePort(): Promise<number> {
+	const server = createServer().listen(0, "127.0.0.1");
+	await once(server, "listening");
+	const { port } = server.address() as AddressInfo;
+	server.close();
+	await once(server, "close");
+	return port;
+}
+
+async function json<T>(url: string): Promise<T> {
+	const response = await fetch(url, { headers: { Accept: "application/json" } });
+	if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+	return (await response.json()) as T;
+}
+
+/** What a program without Moleculer does: each finds `host:port` of every coordinator. */
+const LOOK_UPS: Readonly<Record<string, (url: string) => Promise<string[]>>> = {
+	async CONSUL_URL(url) {
+		const base = url.replace("consul:", "http:");
+		const found = await json<{ Service: { Address: string; Port: number } }[]>(
+			`${base}/v1/health/service/lottor?passing`,
+		);
+		return found.map(({ Service }) => `${Service.Address}:${Service.Port}`);
+	},
+	async EUREKA_URL(url) {
+		const { application } = await json<{
+			application: { instance: { ipAddr: string; port: { $: number } }[] };
+		}>(`${url.replace("eureka:", "http:")}/apps/LOTTOR`);
+		return application.instance.map(({ ipAddr, port }) => `${ipAddr}:${port.$}`);
+	},
+	async ZOOKEEPER_URL(url) {
+		const session = new ZooKeeperSession({
+			hosts: [url.replace("zookeeper://", "")],
+			sessionTimeoutMs: 5_000,
+			timeout: 3_000,
+			login: undefined,
+			digest: undefined,
+			counted: () => undefined,
+		});
+		try {
+			const ids = (await session.children("/services/lottor", () => undefined)) ?? [];
+			const nodes = await Promise.all(
+				ids.map((id) => session.read(`/services/lottor/${id}`)),
+			);
+			return (nodes as { address: string; port: number }[]).map(
+				({ address, port }) => `${address}:${port}`,
+			);
+		} finally {
+			await session.close();
+		}
+	},
+};
+
+for (const [variable, lookUp] of Object.entries(LOOK_UPS)) {
+	const { [variable]: discoverer, NATS_URL: transporter } = process.env;
+	const present = discoverer !== undefined && transporter !== undefined;
+	const required = process.env["LOTTOR_REQUIRE_SERVERS"] === "1";
+	(present || required ? it : it.skip)(
+		`the coordinator's HTTP address is found by a standard look-up: ${variable}`,
+		async () => {
+			if (!present) {
+				throw new Error(`${variable} and NATS_URL must be set: npm run servers -- up`);
+			}
+			const port = await freePort();
+			const lottor = new Runner("start:lottor", {
+				LOTTOR_DATA: folder,
+				LOTTOR_HTTP_PORT: String(port),
+				LOTTOR_TRANSPORTER: transporter,
+				LOTTOR_DISCOVERER: discoverer,
+			});
+			try {
+				await lottor.started();
+				let found: string[] = [];
+				await until(async () => {
+					found = await lookUp(discoverer).catch((): string[] => []);
+					return found.includes(`127.0.0.1:${port}`);
+				});
+				const answer = await fetch(`http://127.0.0.1:${port}/readyz`);
+				expect(answer.status).toBe(200);
+			} finally {
+				await lottor.end("SIGTERM");
+			}
+		},
+		90_000,
+	);
+}
