@@ -22,6 +22,8 @@ export interface ServerKind {
 	readonly variable: string;
 	/** Names of its ports; the first is the one that clients use. */
 	readonly ports: readonly string[];
+	/** How it is told to end. @default "SIGTERM" */
+	readonly signal?: NodeJS.Signals;
 	/** Whether nothing is missing to start it. */
 	installed(cache: string): boolean;
 	/** Installs it, into the machine or into the cache folder. */

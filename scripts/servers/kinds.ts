@@ -2,7 +2,9 @@ import { consul } from "./consul.ts";
 import { etcd } from "./etcd.ts";
 import { eureka } from "./eureka.ts";
 import type { ServerKind } from "./kind.ts";
+import { mysql } from "./mysql.ts";
 import { nats } from "./nats.ts";
+import { postgres } from "./postgres.ts";
 import { redis } from "./redis.ts";
 import { zookeeper } from "./zookeeper.ts";
 
@@ -14,4 +16,6 @@ export const KINDS: readonly ServerKind[] = [
 	consul,
 	zookeeper,
 	eureka,
+	postgres,
+	mysql,
 ];

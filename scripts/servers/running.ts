@@ -40,7 +40,7 @@ export class Running {
 	async down(kind: ServerKind): Promise<void> {
 		const note = this.alive(kind);
 		if (!note) return;
-		process.kill(note.pid, "SIGTERM");
+		process.kill(note.pid, kind.signal ?? "SIGTERM");
 		const end = Date.now() + STOP_MS;
 		while (this.alive(kind)) {
 			if (Date.now() > end) process.kill(note.pid, "SIGKILL");
