@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 
 import { type Clock, invalidOptions, type Random } from "../../protocol/index.ts";
 import type { ParticipantStore } from "./contract.ts";
+import { isKnexSource, isSqlUrl, knexParticipantStore } from "./knex.ts";
 import { memoryParticipantStore } from "./memory.ts";
 import { SqliteParticipantStore } from "./sqlite.ts";
 import { recordedSqliteStore } from "./sqlite-recorded.ts";
@@ -16,7 +17,7 @@ export { recordedSqliteStore } from "./sqlite-recorded.ts";
 export type { SqliteStoreOptions } from "./sqlite-tables.ts";
 
 const KINDS =
-	"`sqlite:./file.db`, `sqlite:./file.db?guarantee=recorded`, `memory:`, or a ParticipantStore";
+	"`sqlite:./file.db`, `postgres://…`, `mysql://…`, `memory:`, each but the last with `?guarantee=recorded` if wanted, a Knex instance, an adapter that has one, or a ParticipantStore";
 
 const METHODS = [
 	"open",
@@ -49,9 +50,11 @@ export function resolveParticipantStore(
 	options: { readonly clock: Clock; readonly random: Random },
 ): ParticipantStore {
 	if (isStore(spec)) return spec;
+	if (isKnexSource(spec)) return knexParticipantStore(spec, options, field);
 	if (typeof spec !== "string") throw invalidOptions(field, `must be ${KINDS}`);
 	if (/^memory:?$/i.test(spec)) return memoryParticipantStore(options);
 	if (/^sqlite:/i.test(spec)) return sqliteStore(spec, field, options);
+	if (isSqlUrl(spec)) return knexParticipantStore(spec, options, field);
 	const scheme = /^[a-z][a-z0-9+.-]*:/i.exec(spec)?.[0] ?? spec;
 	throw invalidOptions(field, `names no known kind of store ("${scheme}"): it must be ${KINDS}`);
 }

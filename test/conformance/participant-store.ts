@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 
 import type {
@@ -41,12 +43,16 @@ export interface ParticipantFactory {
 	readonly faults: boolean;
 	/** Rounds of the race between a fence and a late commit. */
 	readonly races: number;
+	/** Up to how many milliseconds later the commit of that race is tried. @default 0 */
+	readonly lateness?: number;
 	make(): Promise<ParticipantBench>;
 }
 
 const OWNER: Owner = { nodeID: "node-1", instanceID: "start-1" };
 const OTHER: Owner = { nodeID: "node-1", instanceID: "start-2" };
 const DAY = 86_400_000;
+/** Longer than a claim's renewal takes a real store. */
+const RENEWAL_MS = 25;
 
 const FAILURE: Failure = { code: "NO", message: "no", stack: "at x", retryable: true };
 
@@ -216,13 +222,12 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 
 			it("R14 what is open is never fenced, and commits afterwards", async () => {
 				const id = groupId();
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
+				const held = gate();
 				const work = store.run(runRequest(id), async (tx) => {
 					await bench.write(tx, id);
-					await held;
+					await held.pass();
 				});
-				await settle();
+				await held.reached;
 				const fence = store.resolve([id]);
 				await settle();
 				await clock.advance(1_000);
@@ -230,7 +235,7 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				expect(await fence).toEqual([
 					transactional ? { result: "running" } : { result: "started", owner: OWNER },
 				]);
-				finish();
+				held.open();
 				expect((await work).state).toBe("committed");
 				expect(await store.resolve([id])).toEqual([{ result: "committed" }]);
 			});
@@ -242,6 +247,7 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					const id = groupId();
 					const late = async () => {
 						await settle(round % 4);
+						if (factory.lateness) await sleep(Math.random() * factory.lateness);
 						return store.run(runRequest(id), async (tx) => {
 							if (round % 2 === 0) await Promise.resolve();
 							await bench.write(tx, id);
@@ -271,30 +277,28 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				expect(await store.force(done, "committed")).toBe(true);
 				if (transactional) return;
 
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
+				const held = gate();
 				const work = store.run(runRequest(open), async () => {
-					await held;
+					await held.pass();
 					return "effect";
 				});
-				await settle();
+				await held.reached;
 				expect(await store.force(open, "rolledBack")).toBe(true);
 				expect(await store.force(open, "rolledBack")).toBe(true);
 				expect(await store.force(open, "committed")).toBe(false);
-				finish();
+				held.open();
 				expect(await work).toEqual({ state: "conflict", value: "effect" });
 				expect(await store.resolve([open])).toEqual([{ result: "rolledBack" }]);
 			});
 
 			it("R10 a work over its limit: transactional rolled back, recorded unknown until it ends", async () => {
 				const id = groupId();
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
+				const held = gate();
 				const work = store.run(runRequest(id, { timeout: 1_000 }), async (tx) => {
 					await bench.write(tx, id);
-					await held;
+					await held.pass();
 				});
-				await settle();
+				await held.reached;
 				await clock.advance(1_000);
 				const result = await work;
 
@@ -305,11 +309,11 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				if (transactional) {
 					expect(await store.resolve([id])).toEqual([{ result: "rolledBack" }]);
 					expect(await bench.rows()).toEqual([]);
-					finish();
+					held.open();
 					return;
 				}
 				expect(await store.resolve([id])).toEqual([{ result: "started", owner: OWNER }]);
-				finish();
+				held.open();
 				await until(async () => (await store.resolve([id]))[0]?.result === "committed");
 			});
 
@@ -317,19 +321,18 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				"R10 the handle refuses use after the limit (LOTTOR_TX_CLOSED)",
 				async () => {
 					const id = groupId();
-					let finish = () => undefined as void;
-					const held = new Promise<void>((resolve) => (finish = resolve));
+					const held = gate();
 					let late: Promise<unknown> | undefined;
 					const work = store.run(runRequest(id, { timeout: 1_000 }), async (tx) => {
-						late = held
+						late = held.opened
 							.then(() => bench.write(tx, "late"))
 							.catch((error: unknown) => error);
-						await held;
+						await held.pass();
 					});
-					await settle();
+					await held.reached;
 					await clock.advance(1_000);
 					await work;
-					finish();
+					held.open();
 
 					expect(await late).toMatchObject({ type: "LOTTOR_TX_CLOSED" });
 					expect(await bench.rows()).toEqual([]);
@@ -359,7 +362,12 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 							await bench.write(tx, id);
 							return "done";
 						});
-						for (let i = 0; i < 5; i++) await clock.advance(500);
+						let over = false;
+						void running.then(() => (over = true));
+						while (!over) {
+							await clock.advance(20);
+							await sleep(1);
+						}
 						return running;
 					}
 				},
@@ -487,16 +495,15 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 
 			it("R32 a copy that waits over a second for a running one is busy", async () => {
 				const id = `${groupId()}.0`;
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
-				const first = store.consume(copy(id), async () => held);
-				await settle();
+				const held = gate();
+				const first = store.consume(copy(id), held.pass);
+				await held.reached;
 				const waiting = consume(id);
 				await clock.advance(1_000);
 
 				expect(await waiting).toEqual({ result: "busy" });
 				expect(await store.look([id])).toEqual([{ result: "running", owner: OWNER }]);
-				finish();
+				held.open();
 				expect(await first).toEqual({ result: "consumed" });
 			});
 
@@ -568,18 +575,17 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 
 			it("R27 R14 a fence against a running handler is busy, and the handler's effect stands", async () => {
 				const id = `${groupId()}.0`;
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
+				const held = gate();
 				const work = store.consume(copy(id), async (tx) => {
-					await held;
+					await held.pass();
 					await bench.write(tx, id);
 				});
-				await settle();
+				await held.reached;
 				const fence = store.fence(id, FENCED_ALL);
 				await clock.advance(1_000);
 
 				expect(await fence).toEqual({ result: "busy" });
-				finish();
+				held.open();
 				expect(await work).toEqual({ result: "consumed" });
 				expect(await store.fence(id, FENCED_ALL)).toEqual({
 					result: "consumed",
@@ -601,13 +607,12 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 
 			it("R35 a handler over its limit fails; transactional: rolled back, recorded: it lasts", async () => {
 				const id = `${groupId()}.0`;
-				let finish = () => undefined as void;
-				const held = new Promise<void>((resolve) => (finish = resolve));
+				const held = gate();
 				const work = store.consume(copy(id, { timeout: 1_000 }), async (tx) => {
 					await bench.write(tx, id);
-					await held;
+					await held.pass();
 				});
-				await settle();
+				await held.reached;
 				await clock.advance(1_000);
 				const result = await work;
 
@@ -620,11 +625,11 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					expect(result).not.toHaveProperty("lasting");
 					expect(await bench.rows()).toEqual([]);
 					expect(await consume(id, { attempt: 2 })).toEqual({ result: "consumed" });
-					finish();
+					held.open();
 					return;
 				}
 				expect(await consume(id, { attempt: 2 })).toEqual({ result: "busy" });
-				finish();
+				held.open();
 				if (result.result === "failed") await result.lasting;
 				await until(async () => (await store.look([id]))[0]?.result === "consumed");
 				expect(await consume(id, { attempt: 2 })).toMatchObject({ result: "duplicate" });
@@ -635,18 +640,20 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				async () => {
 					const second = await another();
 					const id = `${groupId()}.0`;
-					let finish = () => undefined as void;
-					const held = new Promise<void>((resolve) => (finish = resolve));
-					const first = store.consume(copy(id, { timeout: DAY }), async () => held);
-					await settle();
-					for (let i = 0; i < 20; i++) await clock.advance(5_000);
+					const held = gate();
+					const first = store.consume(copy(id, { timeout: DAY }), held.pass);
+					await held.reached;
+					for (let i = 0; i < 20; i++) {
+						await clock.advance(5_000);
+						await sleep(RENEWAL_MS);
+					}
 					const taking = await second.consume(
 						copy(id, { owner: OTHER, isAlive: () => false }),
 						async () => undefined,
 					);
 
 					expect(taking).toEqual({ result: "busy" });
-					finish();
+					held.open();
 					expect(await first).toEqual({ result: "consumed" });
 				},
 			);
@@ -656,13 +663,9 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				async () => {
 					const second = await another();
 					const id = `${groupId()}.0`;
-					void store.consume(
-						copy(id, { timeout: DAY }),
-						() => new Promise(() => undefined),
-					);
-					await settle();
-					const stop = clock.timers;
-					expect(stop).toBeGreaterThan(0);
+					const held = gate();
+					const first = store.consume(copy(id, { timeout: DAY }), held.pass);
+					await held.reached;
 					const later = new ManualClock(clock.now() + 29_000);
 					const observer = bench.store(later);
 					await observer.open();
@@ -678,7 +681,8 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					expect(await take(true)).toEqual({ result: "busy" });
 					expect(await take(false)).toEqual({ result: "consumed" });
 					expect(await second.look([id])).toEqual([{ result: "consumed", revision: 0 }]);
-					opened = opened.filter((one) => one !== store);
+					held.open();
+					expect(await first).toEqual({ result: "consumed" });
 				},
 			);
 
@@ -804,11 +808,24 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 	});
 }
 
+/** Where a work waits until it is let go on. */
+function gate() {
+	let reach = () => undefined as void;
+	let open = () => undefined as void;
+	const reached = new Promise<void>((resolve) => (reach = resolve));
+	const opened = new Promise<void>((resolve) => (open = resolve));
+	const pass = () => {
+		reach();
+		return opened;
+	};
+	return { reached, opened, pass, open };
+}
+
 /** Waits for background writes of a store, which need turns of the loop and no time. */
 async function until(holds: () => Promise<boolean>): Promise<void> {
 	for (let turn = 0; turn < 1_000; turn++) {
 		if (await holds()) return;
-		await settle(1);
+		await sleep(1);
 	}
 	throw new Error("what was waited for did not come");
 }

@@ -1,0 +1,89 @@
+import type { Session } from "./session.ts";
+
+/** One row, by column name. */
+export type Row = Readonly<Record<string, unknown>>;
+
+/** What a value of a statement may be. */
+export type Value = string | number | null;
+
+/** What a statement came to, the same for every driver. */
+export interface Answer {
+	readonly rows: readonly Row[];
+	/** Rows that it changed. */
+	readonly count: number;
+}
+
+/**
+ * Why a statement failed. `gone`: the server or the way to it; `locked`: somebody holds a lock, and
+ * the transaction is over; `login`: the server is there and refuses us.
+ */
+export type Trouble =
+	"gone" | "locked" | "duplicate" | "noTable" | "denied" | "login" | "statement";
+
+/** What differs between the databases. */
+export interface Dialect {
+	readonly name: "postgres" | "mysql";
+	/** npm package of the driver. */
+	readonly driver: string;
+	/** Finds a row where the tables are there. */
+	readonly hasTables: string;
+	/** Makes the tables. */
+	readonly tables: readonly string[];
+	/** Inserts an outcome or changes nothing. */
+	readonly insertOutcome: string;
+	/** Deletes at most so many rows: before, limit. */
+	readonly purgeOutcomes: string;
+	readonly purgeInbox: string;
+	/** What the server says of its clock, in milliseconds since 1970. */
+	readonly time: string;
+	/** Reads the driver's own result. */
+	answer(raw: unknown): Answer;
+	trouble(error: unknown): Trouble;
+	/** Says of the driver's error which class of error or which state it has. */
+	code(error: unknown): string | undefined;
+	/** @returns why the server's settings lose what was committed; undefined when they do not */
+	unsafe(session: Session): Promise<string | undefined>;
+	/** @returns why nothing can be written here now, as on a replica; undefined when it can */
+	readOnly(session: Session): Promise<string | undefined>;
+	/** Lets one instance at a time make the tables. */
+	alone<T>(session: Session, fn: () => Promise<T>): Promise<T>;
+	/** Begins a transaction, READ COMMITTED, whose waits for locks are short (R14). */
+	beginShort(session: Session): Promise<void>;
+	/** Puts back what {@link beginShort} set, if it outlives the transaction. */
+	endShort(session: Session): Promise<void>;
+	/**
+	 * Inserts an inbox row, waiting shortly for a copy that another transaction has.
+	 * @returns whether there was none yet
+	 */
+	insertInbox(session: Session, values: readonly Value[]): Promise<boolean>;
+	/** Runs `fn`, whose waits for locks are short; what comes after it waits as it did before. */
+	briefly<T>(session: Session, fn: () => Promise<T>): Promise<T>;
+	/** @returns whether the answer to COMMIT says that it committed; undefined where none comes */
+	committed(answer: unknown): boolean | undefined;
+	/**
+	 * @returns how the server has ended the transaction by itself, so that what follows would not be
+	 *   part of it; undefined when it has not
+	 */
+	endedBy(
+		event: { readonly error: unknown } | { readonly response: unknown },
+	): "rolledBack" | "committed" | undefined;
+	/** Drops the connection without a word. */
+	destroy(connection: unknown): void;
+}
+
+/** Columns of the inbox, in the order of its values. */
+export const INBOX_COLUMNS = [
+	"id",
+	"state",
+	"attempt",
+	"revision",
+	"fence",
+	"receipt",
+	"coordinator",
+	"error",
+	"node",
+	"instance",
+	"renewed",
+	"at",
+	"settled",
+] as const;

@@ -1,0 +1,132 @@
+import type { Knex } from "knex";
+
+import { type Clock, LottorError, messageOf, type Timer } from "../../../protocol/index.ts";
+import type { Answer, Dialect, Value } from "./dialect.ts";
+
+/** A statement of Lottor's own, or COMMIT, that takes longer was lost on the way. Milliseconds. */
+export const STATEMENT_MS = 10_000;
+
+/** What a session needs of the store. */
+export interface SessionHost {
+	readonly dialect: Dialect;
+	readonly clock: Clock;
+	/** Where the database is, without secrets. */
+	readonly place: string;
+}
+
+/** What {@link Knex.Raw} is made by: a Knex instance, or a transaction. */
+type Runner = Pick<Knex, "raw">;
+
+/** One connection while somebody has it, for statements outside and inside of a transaction. */
+export class Session {
+	readonly connection: unknown;
+	readonly #host: SessionHost;
+	readonly #runner: Runner;
+	#broken = false;
+
+	constructor(host: SessionHost, runner: Runner, connection: unknown) {
+		this.#host = host;
+		this.#runner = runner;
+		this.connection = connection;
+	}
+
+	get isBroken(): boolean {
+		return this.#broken;
+	}
+
+	/** The same connection inside a transaction that Knex began on it. */
+	inside(trx: Runner): Session {
+		return new Session(this.#host, trx, this.connection);
+	}
+
+	/**
+	 * Runs a statement.
+	 * @throws LOTTOR_STORE_UNAVAILABLE when the database can't be reached, LOTTOR_STORE_BUSY when a
+	 *   lock was not free in time; else the driver's error
+	 */
+	async query(sql: string, values: readonly Value[] = []): Promise<Answer> {
+		const { dialect } = this.#host;
+		try {
+			const raw: unknown = await this.within(
+				STATEMENT_MS,
+				this.#runner.raw(sql, [...values]).connection(this.connection),
+			);
+			return dialect.answer(raw);
+		} catch (error) {
+			throw storeError(this.#host, error);
+		}
+	}
+
+	/** Waits for the database, but not for ever: then the connection is dropped. */
+	async within<T>(ms: number, work: PromiseLike<T>): Promise<T> {
+		return within(this.#host, ms, work, () => this.destroy());
+	}
+
+	/** Drops the connection: the server rolls back what it had open. */
+	destroy(): void {
+		if (this.#broken) return;
+		this.#broken = true;
+		// What Knex itself notes of a connection that must not be used again.
+		Object.assign(this.connection as object, { __knex__disposed: "dropped by Lottor" });
+		this.#host.dialect.destroy(this.connection);
+	}
+}
+
+/** Waits for the database, but not for ever. @throws LOTTOR_STORE_UNAVAILABLE */
+export async function within<T>(
+	{ clock, place }: SessionHost,
+	ms: number,
+	work: PromiseLike<T>,
+	late: () => void = () => undefined,
+): Promise<T> {
+	let timer: Timer | undefined;
+	const over = new Promise<never>((_, reject) => {
+		timer = clock.after(ms, () => {
+			late();
+			const text = `${place} did not answer within ${ms / 1_000} s`;
+			reject(new LottorError("LOTTOR_STORE_UNAVAILABLE", text, { place }));
+		});
+	});
+	try {
+		return await Promise.race([work, over]);
+	} finally {
+		timer?.cancel();
+	}
+}
+
+/** @returns the error as callers get it */
+export function storeError({ dialect, place }: SessionHost, error: unknown): unknown {
+	if (error instanceof LottorError) return error;
+	const why = plainMessage(error);
+	switch (dialect.trouble(error)) {
+		case "gone":
+		case "login":
+			return new LottorError(
+				"LOTTOR_STORE_UNAVAILABLE",
+				`${place} can't be reached: ${why}`,
+				{ place },
+				withoutStatement(error, why),
+			);
+		case "locked":
+			return new LottorError(
+				"LOTTOR_STORE_BUSY",
+				`${place}: a lock was not free in time (${why})`,
+				{ place },
+			);
+		default:
+			return error;
+	}
+}
+
+/** The same error for whoever asks for its codes; Knex writes the statement's values into the other. */
+function withoutStatement(error: unknown, why: string): Error {
+	const { code, errno, sqlState } = (error ?? {}) as Record<string, unknown>;
+	return Object.assign(new Error(why), { code, errno, sqlState });
+}
+
+/** @returns what the driver said; Knex puts the statement, with all its values, before it */
+export function plainMessage(error: unknown): string {
+	const text = messageOf(error) || (error as { code?: string } | null)?.code || "no reason given";
+	const at = text.lastIndexOf(" - ");
+	return at < 0 ? text : text.slice(at + 3);
+}

@@ -1,0 +1,197 @@
+import type { Knex } from "knex";
+
+import { LottorError, type Timer } from "../../../protocol/index.ts";
+import type { TxBase } from "../contract.ts";
+import type { KnexDatabase } from "./database.ts";
+import { plainMessage, type Session, STATEMENT_MS } from "./session.ts";
+
+/** How long a rollback may take before the connection is dropped instead. Milliseconds. */
+const ROLLBACK_MS = 1_000;
+
+/**
+ * The handle of a work's transaction. Using `trx` throws LOTTOR_TX_CLOSED once the transaction has
+ * ended, its time limit has passed, or the database has ended it by itself.
+ */
+export interface KnexTx extends TxBase {
+	/** Knex's own handle, for `trx(table)` and `query.transacting(trx)`. Lottor ends it. */
+	readonly trx: Knex.Transaction;
+}
+
+/** What a transaction came to. */
+export type Ending =
+	| { readonly state: "committed" }
+	| { readonly state: "rolledBack"; readonly error: unknown }
+	/** COMMIT was issued, or the database committed by itself: what stands must be read (R8). */
+	| { readonly state: "unclear"; readonly error: unknown };
+
+/** The time limit of a work. */
+export interface Limit {
+	readonly timeout: number;
+	readonly timeoutError: () => Error;
+}
+
+/** A transaction, or a savepoint in one. */
+export class KnexTransaction implements KnexTx {
+	readonly group: string;
+	readonly database: KnexDatabase;
+	readonly session: Session;
+	/** What the outermost transaction came to. Never rejects. */
+	readonly ended: Promise<Ending>;
+	readonly #trx: Knex.Transaction;
+	readonly #own: Pick<Knex.Transaction, "commit" | "rollback">;
+	readonly #parent: KnexTransaction | undefined;
+	#conclude: (ending: Ending) => void = () => undefined;
+	#open = true;
+	/** How the database ended the transaction by itself. */
+	#lost: Exclude<Ending, { state: "committed" }> | undefined;
+
+	/** Use {@link begin} or {@link nest}. */
+	constructor(
+		database: KnexDatabase,
+		session: Session,
+		group: string,
+		trx: Knex.Transaction,
+		parent?: KnexTransaction,
+	) {
+		this.database = database;
+		this.session = session;
+		this.group = group;
+		this.#trx = trx;
+		this.#parent = parent;
+		this.ended = parent?.ended ?? new Promise((resolve) => (this.#conclude = resolve));
+		this.#own = { commit: trx.commit.bind(trx), rollback: trx.rollback.bind(trx) };
+		const refuse = () => {
+			throw new LottorError(
+				"LOTTOR_INVALID_REQUEST",
+				"Lottor ends this transaction: return from the work to commit, throw to roll back",
+				{ group },
+			);
+		};
+		Object.assign(trx, { commit: refuse, rollback: refuse });
+		this.#watch();
+	}
+
+	get trx(): Knex.Transaction {
+		if (this.#lost) throw this.#lost.error;
+		if (this.isOpen) return this.#trx;
+		throw new LottorError(
+			"LOTTOR_TX_CLOSED",
+			"The transaction has ended (commit, rollback or time limit): its handle can't be used",
+			{ group: this.group },
+		);
+	}
+
+	get isOpen(): boolean {
+		return this.#open && !this.#lost && (this.#parent?.isOpen ?? true);
+	}
+
+	/** How the database has ended the transaction already, if it has. */
+	get lost(): Exclude<Ending, { state: "committed" }> | undefined {
+		return this.#lost ?? this.#parent?.lost;
+	}
+
+	/** Ends the handle: nothing more can be done through it. */
+	close(): void {
+		this.#open = false;
+	}
+
+	/** Commits; of a savepoint: releases it. Never rejects. */
+	async commit(): Promise<Ending> {
+		const { dialect } = this.database;
+		try {
+			const answer: unknown = await this.session.within(
+				STATEMENT_MS,
+				(async () => {
+					const told: unknown = await this.#own.commit();
+					await this.#trx.executionPromise;
+					return told;
+				})(),
+			);
+			if (this.#parent || dialect.committed(answer) !== false) return { state: "committed" };
+			return { state: "unclear", error: this.#unclear("a statement in it had failed") };
+		} catch (error) {
+			return { state: "unclear", error: this.#unclear(plainMessage(error), error) };
+		}
+	}
+
+	/** Rolls back, or drops the connection, which comes to the same. Never rejects. */
+	async rollback(): Promise<void> {
+		if (this.session.isBroken) return;
+		try {
+			await this.session.within(ROLLBACK_MS, this.#own.rollback());
+		} catch {
+			this.session.destroy();
+		}
+	}
+
+	/** Tells what the outermost transaction came to. */
+	conclude(ending: Ending): void {
+		this.#conclude(ending);
+	}
+
+	#unclear(why: string, cause?: unknown): LottorError {
+		return new LottorError(
+			"LOTTOR_STORE_UNAVAILABLE",
+			`${this.database.place}: COMMIT did not return success, what stands is not known (${why})`,
+			{ group: this.group },
+			cause instanceof LottorError ? cause : undefined,
+		);
+	}
+
+	/** Sees when the database ends the transaction: what came after it would not be part of it. */
+	#watch(): void {
+		const { dialect } = this.database;
+		this.#trx.on("query-error", (error: unknown) => {
+			if (dialect.endedBy({ error })) this.#lose("rolledBack", plainMessage(error));
+		});
+		this.#trx.on("query-response", (_: unknown, query: { response?: unknown }) => {
+			if (!this.#trx.isCompleted() && dialect.endedBy({ response: query.response })) {
+				this.#lose("unclear", "a statement that can't be part of one has committed it");
+			}
+		});
+	}
+
+	#lose(state: "rolledBack" | "unclear", why: string): void {
+		const text = `The database has ended the transaction by itself: ${why}`;
+		const error = new LottorError("LOTTOR_TX_CLOSED", text, { group: this.group });
+		this.#lost ??= { state, error };
+	}
+}
+
+/** Begins a transaction on the connection. */
+export async function begin(
+	database: KnexDatabase,
+	session: Session,
+	group: string,
+): Promise<KnexTransaction> {
+	const beginning = database.knex.transaction(undefined, { connection: session.connection });
+	const trx = await session.within(STATEMENT_MS, beginning);
+	return new KnexTransaction(database, session.inside(trx), group, trx);
+}
+
+/** Begins a savepoint in the transaction, once its other savepoints have ended. */
+export async function nest(parent: KnexTransaction, group: string): Promise<KnexTransaction> {
+	const { database, session } = parent;
+	const trx = await parent.trx.transaction();
+	return new KnexTransaction(database, session.inside(trx), group, trx, parent);
+}
+
+/**
+ * Waits for the work, but not beyond its limit.
+ * @throws whatever the work threw, or the limit's error
+ */
+export async function limited<T>(
+	{ clock }: KnexDatabase,
+	{ timeout, timeoutError }: Limit,
+	work: Promise<T>,
+): Promise<T> {
+	let timer: Timer | undefined;
+	const late = new Promise<never>((_, reject) => {
+		timer = clock.after(timeout, () => reject(timeoutError()));
+	});
+	try {
+		return await Promise.race([work, late]);
+	} finally {
+		timer?.cancel();
+	}
+}
