@@ -92,7 +92,6 @@ const QUICK_TRIES = 4;
  * that outlives its limit goes on, and its outcome is stored when it ends.
  */
 export class RecordedParticipantStore implements ParticipantStore {
-	readonly description: string;
 	readonly #backend: RecordedBackend;
 	readonly #clock: Clock;
 	readonly #guarantee: Guarantee;
@@ -105,10 +104,13 @@ export class RecordedParticipantStore implements ParticipantStore {
 	#closed = true;
 
 	constructor(backend: RecordedBackend, options: RecordedStoreOptions) {
-		this.description = backend.description;
 		this.#backend = backend;
 		this.#clock = options.clock;
 		this.#guarantee = options.guarantee ?? "recorded";
+	}
+
+	get description(): string {
+		return this.#backend.description;
 	}
 
 	async open(): Promise<OpenedParticipantStore> {

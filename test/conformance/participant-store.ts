@@ -365,8 +365,8 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 						let over = false;
 						void running.then(() => (over = true));
 						while (!over) {
-							await clock.advance(20);
-							await sleep(1);
+							await clock.advance(5);
+							await sleep(2);
 						}
 						return running;
 					}
