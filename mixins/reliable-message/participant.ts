@@ -1,6 +1,10 @@
 import { type Service, ServiceBroker } from "moleculer";
-import type { ParticipantStore } from "../../adapters/participant-store/contract.ts";
+import type {
+	OpenedParticipantStore,
+	ParticipantStore,
+} from "../../adapters/participant-store/contract.ts";
 import {
+	hasCode,
 	LottorError,
 	messageOf,
 	type ParticipantMetadata,
@@ -33,6 +37,8 @@ const SWEEP_MORE_MS = 1_000;
 /** Small steps, so that nobody waits long for the store; enough of them for a busy service. */
 const PURGE_ROWS = 500;
 const PURGE_ROUNDS = 400;
+/** How often a store that can't be reached at start is tried. */
+const REOPEN_MS = 1_000;
 /** How long closing the store may take where the time to stop is over already. */
 const CLOSE_WITHIN_MS = 1_000;
 
@@ -55,6 +61,8 @@ export class Participant {
 	#parts: Parts | undefined;
 	#stopping = false;
 	#sweepTimer: Timer | undefined;
+	/** Ends the wait for a store that can't be reached. */
+	#endWait: (() => void) | undefined;
 	#endLog: (() => void) | undefined;
 	readonly #wake = () => {
 		this.#parts?.confirms.wake();
@@ -83,14 +91,16 @@ export class Participant {
 	}
 
 	/**
-	 * Opens the store. Must end before the service is published: its metadata belong to it.
+	 * Opens the store, waiting for one that can't be reached. Must end before the service is
+	 * published: its metadata belong to it.
 	 *
 	 * @returns what the service says of itself
-	 * @throws LOTTOR_STORE_UNUSABLE, LOTTOR_STORE_UNAVAILABLE
+	 * @throws LOTTOR_STORE_UNUSABLE; LOTTOR_STOPPING when it was stopped while it waited
 	 */
 	async start(): Promise<ParticipantMetadata> {
 		const { broker, logger } = this.#service;
-		const { storeId, guarantee } = await openShared(this.#store);
+		this.#stopping = false;
+		const { storeId, guarantee } = await this.#openPatiently();
 		const core: Core = {
 			service: this.#service,
 			broker,
@@ -104,7 +114,6 @@ export class Participant {
 			active: activeGroupsOf(broker),
 			scopes: new WeakMap(),
 		};
-		this.#stopping = false;
 		this.#parts = this.#makeParts(core);
 		broker.localBus.on("$services.changed", this.#wake);
 		void this.#sweep(0);
@@ -116,8 +125,10 @@ export class Participant {
 	/** Waits for what runs, tells what it can, closes the store. What is left is found later. */
 	async stop(): Promise<void> {
 		const parts = this.#parts;
-		if (!parts || this.#stopping) return;
+		if (this.#stopping) return;
 		this.#stopping = true;
+		this.#endWait?.();
+		if (!parts) return;
 		const { producer, consumer, confirms, reports } = parts;
 		const { clock, stopTimeout } = this.#settings;
 		const deadline = clock.now() + stopTimeout;
@@ -158,6 +169,34 @@ export class Participant {
 			unreported: reports.size,
 			confirmsUnknown: confirms.unknown,
 		};
+	}
+
+	async #openPatiently(): Promise<OpenedParticipantStore> {
+		const { logger } = this.#service;
+		let said = "";
+		while (!this.#isStopping()) {
+			try {
+				return await openShared(this.#store);
+			} catch (error) {
+				if (!hasCode(error, "LOTTOR_STORE_UNAVAILABLE")) throw error;
+				const text = `Lottor: waiting for the participant store ${this.#store.description}: ${messageOf(error)}`;
+				if (text !== said) logger.warn(text);
+				said = text;
+			}
+			await this.#pause(REOPEN_MS);
+		}
+		await this.#store.close();
+		throw stopping();
+	}
+
+	#pause(ms: number): Promise<void> {
+		return new Promise((resolve) => {
+			const timer = this.#settings.clock.after(ms, resolve);
+			this.#endWait = () => {
+				timer.cancel();
+				resolve();
+			};
+		});
 	}
 
 	#makeParts(core: Core): Parts {

@@ -19,7 +19,7 @@ import { type KnexSource, openSource, type OpenedSource } from "./source.ts";
 export const SCHEMA = 1;
 
 /** How long a connection may take to come. Milliseconds. */
-const CONNECT_MS = 10_000;
+const CONNECT_MS = 5_000;
 /** Most rows that one statement names. */
 const CHUNK = 500;
 

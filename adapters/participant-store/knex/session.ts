@@ -3,8 +3,8 @@ import type { Knex } from "knex";
 import { type Clock, LottorError, messageOf, type Timer } from "../../../protocol/index.ts";
 import type { Answer, Dialect, Value } from "./dialect.ts";
 
-/** A statement of Lottor's own, or COMMIT, that takes longer was lost on the way. Milliseconds. */
-export const STATEMENT_MS = 10_000;
+/** A statement of Lottor's own that takes longer was lost on the way. Milliseconds. */
+export const STATEMENT_MS = 5_000;
 
 /** What a session needs of the store. */
 export interface SessionHost {

@@ -22,7 +22,8 @@ export interface OpenedSource {
 }
 
 const CONNECTIONS = 20;
-const CONNECT_MS = 5_000;
+const CONNECT_MS = 4_000;
+const ACQUIRE_MS = 10_000;
 const SCHEMES: Readonly<Record<string, Dialect>> = {
 	"postgres:": postgres,
 	"postgresql:": postgres,
@@ -125,7 +126,7 @@ async function openUrl(url: string, connections: number): Promise<OpenedSource> 
 		client: dialect.driver,
 		connection,
 		pool: { min: 0, max: connections },
-		acquireConnectionTimeout: 2 * CONNECT_MS,
+		acquireConnectionTimeout: ACQUIRE_MS,
 		// The values of a statement are nobody's business in a log.
 		compileSqlOnError: false,
 		// What is lost is told by the call that needs it, and Knex would print to the console.

@@ -204,7 +204,7 @@ export class KnexParticipantStore implements ParticipantStore<KnexTx> {
 			if (ending.state === "committed") return { result: "consumed" };
 			const { error } = ending;
 			if (ending.state === "unclear") return await this.#consumedAfterUnclear(id, error);
-			if (progress.begun) return { result: "failed", error };
+			if (progress.begun && !ending.gone) return { result: "failed", error };
 			// The store failed, not the handler: nothing stands, and no attempt is used up.
 			return hasCode(error, "LOTTOR_STORE_BUSY")
 				? { result: "busy" }
@@ -325,7 +325,7 @@ export class KnexParticipantStore implements ParticipantStore<KnexTx> {
 		done: { readonly value: T } | undefined,
 	): Promise<EndedRun<T>> {
 		if (ending.state === "committed" && done) return { state: "committed", value: done.value };
-		if (ending.state === "rolledBack") return ending;
+		if (ending.state === "rolledBack") return { state: "rolledBack", error: ending.error };
 		const error = ending.state === "unclear" ? ending.error : undefined;
 		// Only the database knows (R8): fenced first, so that its answer is final.
 		const stands = await this.#fenceOnce(id).catch(() => undefined);
@@ -425,9 +425,13 @@ export class KnexParticipantStore implements ParticipantStore<KnexTx> {
 }
 
 /** Rolls back. What the database committed by itself is for it to tell. */
-async function undone(tx: KnexTransaction, error: unknown): Promise<Ending> {
-	const { lost } = tx;
+async function undone(tx: KnexTransaction, cause: unknown): Promise<Ending> {
+	const { lost, database, group } = tx;
 	tx.close();
-	await tx.rollback();
-	return { state: lost?.state ?? "rolledBack", error };
+	const answered = await tx.rollback();
+	if (lost) return { state: lost.state, error: cause };
+	if (answered || cause instanceof LottorError) return { state: "rolledBack", error: cause };
+	const text = `${database.place} went away during the work, nothing of which stands`;
+	const error = new LottorError("LOTTOR_STORE_UNAVAILABLE", text, { group }, cause);
+	return { state: "rolledBack", error, gone: true };
 }

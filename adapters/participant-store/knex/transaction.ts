@@ -5,6 +5,8 @@ import type { TxBase } from "../contract.ts";
 import type { KnexDatabase } from "./database.ts";
 import { plainMessage, type Session, STATEMENT_MS } from "./session.ts";
 
+/** How long COMMIT may take before what stands is read on another connection. Milliseconds. */
+const COMMIT_MS = 10_000;
 /** How long a rollback may take before the connection is dropped instead. Milliseconds. */
 const ROLLBACK_MS = 1_000;
 
@@ -20,7 +22,12 @@ export interface KnexTx extends TxBase {
 /** What a transaction came to. */
 export type Ending =
 	| { readonly state: "committed" }
-	| { readonly state: "rolledBack"; readonly error: unknown }
+	| {
+			readonly state: "rolledBack";
+			readonly error: unknown;
+			/** The database went away meanwhile: the work may have failed for no other reason. */
+			readonly gone?: boolean;
+	  }
 	/** COMMIT was issued, or the database committed by itself: what stands must be read (R8). */
 	| { readonly state: "unclear"; readonly error: unknown };
 
@@ -100,7 +107,7 @@ export class KnexTransaction implements KnexTx {
 		const { dialect } = this.database;
 		try {
 			const answer: unknown = await this.session.within(
-				STATEMENT_MS,
+				COMMIT_MS,
 				(async () => {
 					const told: unknown = await this.#own.commit();
 					await this.#trx.executionPromise;
@@ -114,13 +121,22 @@ export class KnexTransaction implements KnexTx {
 		}
 	}
 
-	/** Rolls back, or drops the connection, which comes to the same. Never rejects. */
-	async rollback(): Promise<void> {
-		if (this.session.isBroken) return;
+	/**
+	 * Rolls back, or drops the connection, which comes to the same. Never rejects.
+	 * @returns whether the database answered
+	 */
+	async rollback(): Promise<boolean> {
+		if (this.session.isBroken) return false;
 		try {
-			await this.session.within(ROLLBACK_MS, this.#own.rollback());
+			const rolledBack = (async () => {
+				await this.#own.rollback();
+				await this.#trx.executionPromise;
+			})();
+			await this.session.within(ROLLBACK_MS, rolledBack);
+			return true;
 		} catch {
 			this.session.destroy();
+			return false;
 		}
 	}
 

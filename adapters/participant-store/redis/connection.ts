@@ -19,9 +19,9 @@ export interface RedisSource {
 	readonly from: { readonly url: string } | { readonly client: Client };
 }
 
-const CONNECT_MS = 5_000;
+const CONNECT_MS = 2_000;
 const COMMAND_MS = 5_000;
-const RECONNECT_MS = 1_000;
+const RECONNECT_MS = 500;
 
 /** @returns whether the value is an instance of ioredis */
 export function isRedisClient(value: unknown): value is Client {
