@@ -11,6 +11,7 @@ interface Cut {
 export class FaultProxy {
 	readonly #target: { readonly host: string; readonly port: number };
 	readonly #sockets = new Set<Socket>();
+	readonly #swallowed = new Set<Socket>();
 	#server: Server | undefined;
 	#port = 0;
 	#blackhole = false;
@@ -63,21 +64,25 @@ export class FaultProxy {
 		this.#blackhole = true;
 	}
 
-	/** Ends the blackhole. Connections that it swallowed stay as dead as they are. */
+	/** Ends the blackhole. Connections that lost something are reset. */
 	mend(): void {
 		this.#blackhole = false;
+		for (const socket of this.#swallowed) socket.resetAndDestroy();
+		this.#swallowed.clear();
 	}
 
 	#join(near: Socket): void {
 		const far = connect({ ...this.#target, noDelay: true });
 		near.setNoDelay(true);
 		let deaf = false;
-		let swallowed = this.#blackhole;
 		const reset = () => {
 			near.resetAndDestroy();
 			far.resetAndDestroy();
 		};
-		const lost = () => (swallowed ||= this.#blackhole);
+		const lost = () => {
+			if (this.#blackhole) this.#swallowed.add(near).add(far);
+			return this.#swallowed.has(near);
+		};
 		near.on("data", (data) => {
 			if (lost()) return;
 			const cut = this.#cut;

@@ -1,0 +1,266 @@
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import { Redis } from "ioredis";
+import makeKnex from "knex";
+import type { Service, ServiceBroker } from "moleculer";
+
+import type { KnexTx } from "../../adapters/participant-store/knex.ts";
+import type { TxBase } from "../../adapters/participant-store/index.ts";
+import { defineMessages, reliableOf } from "../../mixins/reliable-message/index.ts";
+import type { Guarantee } from "../../protocol/index.ts";
+import type { ServerKind } from "../../scripts/servers/kind.ts";
+import { mysql } from "../../scripts/servers/mysql.ts";
+import { postgres } from "../../scripts/servers/postgres.ts";
+import { redis } from "../../scripts/servers/redis.ts";
+import { FaultProxy } from "../support/fault-proxy.ts";
+import { TestCluster } from "../support/lottor.ts";
+import { PrivateServer } from "../support/private-server.ts";
+import { withServer } from "../support/servers.ts";
+import { until } from "../support/until.ts";
+
+/** The bar: work goes on by itself this long after the server's return. */
+const BACK_WITHIN_MS = 5_000;
+const PATIENCE_MS = 120_000;
+const CALLERS = 4;
+
+interface Sends {
+	auth: { "grant-role": { user: string } };
+}
+
+/** The service's own data, in the same database as the store's. */
+interface Business {
+	/** Inside `tx` where the store is transactional. */
+	write(tx: TxBase, list: "users" | "effects", name: string): Promise<void>;
+	read(list: "users" | "effects"): Promise<string[]>;
+	close(): Promise<void>;
+}
+
+async function sqlBusiness(client: string, url: string): Promise<Business> {
+	const knex = makeKnex({
+		client,
+		connection: client === "pg" ? { connectionString: url } : url,
+		pool: { min: 0, max: 2 },
+		log: { warn: () => undefined },
+	});
+	for (const list of ["users", "effects"]) {
+		await knex.schema.createTable(list, (table) => table.string("name"));
+	}
+	return {
+		write: async (tx, list, name) => void (await (tx as KnexTx).trx(list).insert({ name })),
+		read: (list) => knex(list).pluck<string[]>("name"),
+		close: () => knex.destroy(),
+	};
+}
+
+async function redisBusiness(url: string): Promise<Business> {
+	const client = new Redis(url, { maxRetriesPerRequest: 0, enableOfflineQueue: true });
+	client.on("error", () => undefined);
+	return {
+		write: async (_tx, list, name) => void (await client.rpush(list, name)),
+		read: (list) => client.lrange(list, 0, -1),
+		close: async () => client.disconnect(),
+	};
+}
+
+const SUBJECTS: readonly {
+	readonly kind: ServerKind;
+	readonly guarantee: Guarantee;
+	readonly business: (url: string) => Promise<Business>;
+}[] = [
+	{
+		kind: postgres,
+		guarantee: "transactional",
+		business: (url) => sqlBusiness("pg", url),
+	},
+	{
+		kind: mysql,
+		guarantee: "transactional",
+		business: (url) => sqlBusiness("mysql2", url),
+	},
+	{ kind: redis, guarantee: "recorded", business: redisBusiness },
+];
+
+for (const { kind, guarantee, business: makeBusiness } of SUBJECTS) {
+	withServer(kind, `participant store on ${kind.name}: outages`, () => {
+		describe(`participant store on ${kind.name}: outages`, () => {
+			let server: PrivateServer;
+			let proxy: FaultProxy;
+			let lottor: TestCluster;
+			let broker: ServiceBroker;
+			let business: Business;
+			let services: Service[];
+			let url: string;
+
+			beforeEach(async () => {
+				server = await PrivateServer.start(kind);
+				proxy = await FaultProxy.start({ host: "127.0.0.1", port: server.port });
+				business = await makeBusiness(server.url);
+				const through = new URL(server.url);
+				through.port = String(proxy.port);
+				url = through.href;
+				lottor = new TestCluster();
+				broker = lottor.broker("node");
+				lottor.coordinator(broker, { retryPolicy: { delay: 100, retries: 100 } });
+				services = [
+					lottor.participant(broker, "user", {}, { store: url }),
+					lottor.participant(broker, "auth", handlers(), { store: url }),
+				];
+			}, PATIENCE_MS);
+
+			afterEach(async () => {
+				await lottor.stop();
+				await business.close();
+				await proxy.close();
+				await server.dispose();
+			}, PATIENCE_MS);
+
+			const handlers = () =>
+				defineMessages<Sends["auth"]>({
+					"grant-role": {
+						params: { user: "string" },
+						handler: (ctx, tx) => business.write(tx, "effects", ctx.params.user),
+					},
+				});
+
+			function create(name: string): Promise<string> {
+				const payload = { user: name };
+				const message = { target: "auth", type: "grant-role", payload } as const;
+				return reliableOf<Sends>(services[0] as Service).transaction(
+					null,
+					[message],
+					async (tx) => {
+						await business.write(tx, "users", name);
+						return name;
+					},
+				);
+			}
+
+			/** Callers without a pause. @returns a way to stop them, and what they were told */
+			function load() {
+				const acknowledged: string[] = [];
+				const refused: { readonly type: unknown; readonly retryable: unknown }[] = [];
+				let stopped = false;
+				const caller = async (number: number) => {
+					for (let i = 0; !stopped; i++) {
+						try {
+							acknowledged.push(await create(`${number}-${i}`));
+						} catch (error) {
+							refused.push(error as { type: unknown; retryable: unknown });
+							await new Promise((resolve) => setTimeout(resolve, 20));
+						}
+					}
+				};
+				const callers = Array.from({ length: CALLERS }, (_, number) => caller(number));
+				const stop = () => {
+					stopped = true;
+					return Promise.all(callers);
+				};
+				return { acknowledged, refused, stop };
+			}
+
+			/** Everything that was acknowledged took effect, and nothing else did. */
+			async function account(acknowledged: readonly string[]): Promise<void> {
+				await until(async () => {
+					const effects = new Set(await business.read("effects"));
+					return acknowledged.every((name) => effects.has(name));
+				});
+				const [users, effects] = [
+					await business.read("users"),
+					await business.read("effects"),
+				];
+				expect(acknowledged.filter((name) => !users.includes(name))).toEqual([]);
+				expect(effects.filter((name) => !users.includes(name))).toEqual([]);
+				if (guarantee === "transactional") {
+					expect(effects.filter((name, at) => effects.indexOf(name) !== at)).toEqual([]);
+				}
+			}
+
+			test(
+				"down at start: the service waits, says so, and is there when the server is",
+				async () => {
+					await server.kill();
+					const said: string[] = [];
+					for (const { logger } of services)
+						logger.warn = (text: string) => said.push(text);
+					const starting = broker.start();
+					await until(() => said.length >= 2);
+					expect(said[0]).toContain("Lottor: waiting for the participant store");
+					expect(said[0]).toContain(`127.0.0.1:${proxy.port}`);
+					expect(broker.registry.hasService("user")).toBe(false);
+
+					await server.start();
+					const back = Date.now();
+					await starting;
+					expect(Date.now() - back).toBeLessThan(BACK_WITHIN_MS);
+					await create("first");
+					await account(["first"]);
+				},
+				PATIENCE_MS,
+			);
+
+			test(
+				"down at start: a service that waits can be stopped",
+				async () => {
+					await server.kill();
+					let waits = false;
+					for (const { logger } of services) logger.warn = () => (waits = true);
+					const starting = broker.start().catch(() => undefined);
+					await until(() => waits);
+					await broker.stop();
+					await starting;
+				},
+				PATIENCE_MS,
+			);
+
+			test(
+				"killed in the middle: LOTTOR_STORE_UNAVAILABLE, then on by itself, nothing lost",
+				async () => {
+					await broker.start();
+					const { acknowledged, refused, stop } = load();
+					await until(() => acknowledged.length >= 50);
+					await server.kill();
+					await until(() => refused.length >= 4 * CALLERS);
+					const before = acknowledged.length;
+					await server.start();
+					const back = Date.now();
+					await until(() => acknowledged.length > before);
+					expect(Date.now() - back).toBeLessThan(BACK_WITHIN_MS);
+					await until(() => acknowledged.length > before + 20);
+					await stop();
+
+					const types = refused.map(({ type }) => type);
+					expect(types).toContain("LOTTOR_STORE_UNAVAILABLE");
+					expect(
+						refused.filter(
+							({ type, retryable }) =>
+								!(type === "LOTTOR_STORE_UNAVAILABLE" && retryable === true) &&
+								type !== "LOTTOR_OUTCOME_UNKNOWN" &&
+								// What the work itself threw, which is not the store's to name.
+								!(guarantee === "recorded" && type === undefined),
+						),
+					).toEqual([]);
+					await account(acknowledged);
+				},
+				PATIENCE_MS,
+			);
+
+			test(
+				"a connection that swallows everything: told in time, then on by itself, nothing lost",
+				async () => {
+					await broker.start();
+					const { acknowledged, refused, stop } = load();
+					await until(() => acknowledged.length >= 20);
+					proxy.blackhole();
+					await until(() => refused.length >= CALLERS);
+					const before = acknowledged.length;
+					proxy.mend();
+					const back = Date.now();
+					await until(() => acknowledged.length > before);
+					expect(Date.now() - back).toBeLessThan(BACK_WITHIN_MS);
+					await stop();
+					await account(acknowledged);
+				},
+				PATIENCE_MS,
+			);
+		});
+	});
+}
