@@ -75,8 +75,9 @@ export function readSettings(env: Environment = process.env): Settings {
 	const store = (name: string, file: string) => text(env, name) ?? `sqlite:${join(data, file)}`;
 	const sampleStore = (name: string, file: string) => {
 		const url = store(name, file);
-		if (!/^sqlite:/i.test(url))
-			throw invalidOptions(name, `must be "sqlite:<file>", got "${url}"`);
+		if (/^memory:?$/i.test(url)) {
+			throw invalidOptions(name, "must be a database that has the sample's rows too");
+		}
 		resolveParticipantStore(url, name, MACHINE);
 		return url;
 	};

@@ -7,6 +7,9 @@ import {
 	type TxBase,
 } from "../../adapters/participant-store/index.ts";
 import { systemClock, systemRandom } from "../../protocol/index.ts";
+import { documentAdapter } from "./document-adapter.ts";
+import { redisDocuments } from "./redis-documents.ts";
+import { sqlDocuments } from "./sql-documents.ts";
 import { type SqliteAdapter, sqliteAdapter } from "./sqlite-adapter.ts";
 
 /** The handle of a sample's local transaction, whatever its database is. */
@@ -37,26 +40,67 @@ export function sampleSchema<Row extends object>(schema: SampleSchema<Row>): Ser
 export interface SampleDatabase<Row extends object> {
 	readonly store: ParticipantStore;
 	readonly adapter: SampleAdapter<Row>;
-	/** Runs `undo` where the database does not roll back by itself what a failing work did. */
-	readonly takeBack: (undo: () => Promise<unknown>) => Promise<void>;
 }
+
+type MakeAdapter = <Row extends object>(url: string, table: string) => SampleAdapter<Row>;
+
+/** What keeps a sample's rows, by the scheme of its URL. */
+const ADAPTERS: Readonly<Record<string, MakeAdapter>> = {
+	sqlite: (url, table) => sqliteAdapter({ file: fileOf(url), table, indexes: ["group"] }),
+	postgres: sqlAdapter,
+	postgresql: sqlAdapter,
+	mysql: sqlAdapter,
+	mariadb: sqlAdapter,
+	redis: redisAdapter,
+	rediss: redisAdapter,
+};
+
+/** The schemes of the URLs that a sample's database may have. */
+export const SAMPLE_SCHEMES: readonly string[] = Object.keys(ADAPTERS);
 
 /**
  * Everything about a sample that depends on its database is here; the services don't know.
  *
- * @param url `sqlite:<file>`, with `?guarantee=recorded` if it shall keep only a record
+ * @param url `sqlite:<file>`, `postgres://…`, `mysql://…` (each with `?guarantee=recorded` if it
+ *   shall keep only a record) or `redis://…`
  */
 export function sampleDatabase<Row extends object>(
 	url: string,
 	table: string,
 ): SampleDatabase<Row> {
+	const makeAdapter = ADAPTERS[schemeOf(url)];
+	if (!makeAdapter) throw new Error(`There is no sample on "${schemeOf(url)}:"`);
 	return {
 		store: resolveParticipantStore(url, "store", { clock: systemClock, random: systemRandom }),
-		adapter: sqliteAdapter<Row>({ file: fileOf(url), table, indexes: ["group"] }),
-		takeBack: async (undo) => {
-			if (url.endsWith("guarantee=recorded")) await undo();
-		},
+		adapter: makeAdapter<Row>(url, table),
 	};
+}
+
+/** Runs `undo` where the database does not roll back by itself what a failing work did. */
+export async function takeBack(tx: SampleTx, undo: () => Promise<unknown>): Promise<void> {
+	// The handle of a recorded store has the group and nothing else.
+	if (Object.keys(tx).length === 1) await undo();
+}
+
+/** @returns the URL's scheme in small letters */
+export function schemeOf(url: string): string {
+	return (/^([a-z]+):/i.exec(url)?.[1] ?? "").toLowerCase();
+}
+
+function sqlAdapter<Row extends object>(url: string, table: string): SampleAdapter<Row> {
+	return documentAdapter<Row>(sqlDocuments(withoutSettings(url), table));
+}
+
+function redisAdapter<Row extends object>(url: string, table: string): SampleAdapter<Row> {
+	return documentAdapter<Row>(redisDocuments(url, table));
+}
+
+/** Without the settings that are the participant store's. */
+function withoutSettings(url: string): string {
+	const address = new URL(url);
+	address.searchParams.delete("guarantee");
+	address.searchParams.delete("connections");
+	return address.href;
 }
 
 function fileOf(url: string): string {

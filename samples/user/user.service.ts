@@ -15,6 +15,7 @@ import {
 	sampleSchema,
 	type SampleService,
 	type SampleTx,
+	takeBack,
 } from "../support/stores.ts";
 
 /** The messages that this service sends: a wrong target, type or payload does not compile. */
@@ -37,7 +38,7 @@ interface CreateParams {
 
 /** The producer: makes users in its own database, and has `auth` grant each a role. */
 export function userService(url: string): ServiceSchema {
-	const { store, adapter, takeBack } = sampleDatabase<User>(url, "users");
+	const { store, adapter } = sampleDatabase<User>(url, "users");
 	return sampleSchema<User>({
 		name: "user",
 		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store })],
@@ -63,7 +64,7 @@ export function userService(url: string): ServiceSchema {
 							const row = { _id: id, name, group: tx.group };
 							const user = await this.adapter.withTx(tx).insert(row);
 							if (result === "fail") {
-								await takeBack(() => this.adapter.removeById(id));
+								await takeBack(tx, () => this.adapter.removeById(id));
 								throw new SampleWorkFailed();
 							}
 							return { group: tx.group, user };

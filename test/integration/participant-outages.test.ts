@@ -185,7 +185,7 @@ for (const { kind, guarantee, business: makeBusiness } of SUBJECTS) {
 					await until(() => said.length >= 2);
 					expect(said[0]).toContain("Lottor: waiting for the participant store");
 					expect(said[0]).toContain(`127.0.0.1:${proxy.port}`);
-					expect(broker.registry.hasService("user")).toBe(false);
+					expect(broker.registry.hasService("user", "node")).toBe(false);
 
 					await server.start();
 					const back = Date.now();
