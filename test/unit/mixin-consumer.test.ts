@@ -36,7 +36,9 @@ function authNode(
 	options: Partial<ReliableMessageOptions> = {},
 	coordinator = scriptedCoordinator(),
 ) {
-	const mixin = ReliableMessage({ store: "memory:", ...options });
+	// Time stands still: a handler is never too slow to be reported with the answer.
+	const clock = new ManualClock(Date.now());
+	const mixin = ReliableMessage({ store: "memory:", clock, ...options });
 	return startNode([{ name: "auth", mixins: [mixin], messages }], coordinator);
 }
 
@@ -321,7 +323,8 @@ describe("the handler's context", () => {
 
 	test("spans and counters where Moleculer has them on", async () => {
 		const spans: string[] = [];
-		const mixin = ReliableMessage({ store: "memory:" });
+		const clock = new ManualClock(Date.now());
+		const mixin = ReliableMessage({ store: "memory:", clock });
 		const messages = { t: (ctx: Context) => void spans.push(ctx.span?.name ?? "none") };
 		const node = await startNode(
 			[

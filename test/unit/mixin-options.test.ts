@@ -6,7 +6,11 @@ import {
 } from "../../mixins/reliable-message/index.ts";
 import { LOTTOR_VERSION } from "../../mixins/reliable-message/version.ts";
 import packageJson from "../../package.json" with { type: "json" };
+import { ManualClock } from "../support/manual-clock.ts";
 import { makeBroker, startNode, stopNodes } from "../support/mixin-node.ts";
+
+/** Stands still: a handler is never too slow to be reported with the answer. */
+const clock = new ManualClock(Date.now());
 
 afterEach(stopNodes);
 
@@ -97,7 +101,7 @@ describe("the schema", () => {
 			{
 				name: "auth",
 				version: 2,
-				mixins: [ReliableMessage({ store: "memory:" }), outer],
+				mixins: [ReliableMessage({ store: "memory:", clock }), outer],
 				messages: { b: say("own") },
 			},
 		]);
@@ -124,7 +128,7 @@ describe("the schema", () => {
 	});
 
 	test("two services can be given one mixin; each has a store of its own", async () => {
-		const mixin = ReliableMessage({ store: "memory:" });
+		const mixin = ReliableMessage({ store: "memory:", clock });
 		const node = await startNode([
 			{ name: "one", mixins: [mixin] },
 			{ name: "two", mixins: [mixin] },
@@ -138,7 +142,7 @@ describe("the schema", () => {
 				name: "auth",
 				version: 1,
 				settings: { $noServiceNamePrefix: true },
-				mixins: [ReliableMessage({ store: "memory:" })],
+				mixins: [ReliableMessage({ store: "memory:", clock })],
 				messages: { t: () => undefined },
 			},
 		]);
@@ -151,7 +155,7 @@ describe("the schema", () => {
 		const node = await startNode([
 			{
 				name: "auth",
-				mixins: [ReliableMessage({ store: "memory:" })],
+				mixins: [ReliableMessage({ store: "memory:", clock })],
 				messages: {
 					short(ctx: Context) {
 						seen.push(this.name, ctx.service?.fullName);
@@ -173,7 +177,7 @@ describe("the schema", () => {
 		const seen: string[] = [];
 		const schema: ServiceSchema = {
 			name: "auth",
-			mixins: [ReliableMessage({ store: "memory:" })],
+			mixins: [ReliableMessage({ store: "memory:", clock })],
 			hooks: {
 				before: { "*": ["checkUser", "missing"] },
 				after: { "*": (_, result: string) => `${result} and after` },

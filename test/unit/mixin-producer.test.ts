@@ -544,7 +544,7 @@ describe("R11 inside a handler", () => {
 	) {
 		const schema = {
 			name: "user",
-			mixins: [ReliableMessage({ store })],
+			mixins: [ReliableMessage({ store, clock: new ManualClock(Date.now()) })],
 			messages: { outer: (ctx: Context): unknown => handler(() => node, ctx) },
 		};
 		const node: MixinNode = await startNode([schema]);

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, test } from "@jest/globals";
 import type { Context } from "moleculer";
 import { ReliableMessage } from "../../mixins/reliable-message/index.ts";
 import type { ConsumeAnswer, ParticipantMetadata, PrepareItem } from "../../protocol/index.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { makeBroker, stopNodes } from "../support/mixin-node.ts";
 import { envelopeOf, scriptedCoordinator, until } from "../support/scripted-coordinator.ts";
 import type { Reliable } from "../../mixins/reliable-message/index.ts";
@@ -21,7 +22,7 @@ describe("two nodes over a transporter", () => {
 		});
 		two.createService({
 			name: "auth",
-			mixins: [ReliableMessage({ store: "memory:" })],
+			mixins: [ReliableMessage({ store: "memory:", clock: new ManualClock(Date.now()) })],
 			messages: {
 				"grant-role": (ctx: Context<unknown>, tx) => {
 					handled.push([ctx.params, ctx.meta, ctx.locals["message"], tx.group]);
