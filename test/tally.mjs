@@ -1,3 +1,5 @@
+import { writeSync } from "node:fs";
+
 /**
  * The jest reporter whose last line is `N passed, N failed`, for scripts that read it. A test file
  * that could not be run at all counts as one failure.
@@ -9,8 +11,9 @@ export default class Tally {
 
 		// Only on exit: jest runs its own summary after all other reporters.
 		process.once("exit", () => {
-			console.log(`test: ${seconds.toFixed(1)} s`);
-			console.log(`${results.numPassedTests} passed, ${failed} failed`);
+			// Not console.log: Jest, where it forces the exit, lets its streams take nothing more.
+			const tally = `${results.numPassedTests} passed, ${failed} failed`;
+			writeSync(1, `test: ${seconds.toFixed(1)} s\n${tally}\n`);
 		});
 	}
 }
