@@ -23,6 +23,14 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 	const chosen = env["LOTTOR_DISCOVERERS"]?.toLowerCase().split(",");
 	const subjects = SUBJECTS.filter(({ name }) => chosen?.includes(name.toLowerCase()) ?? true);
 
+	const missing = subjects.filter((one) => !serversOf(one, env)).map(({ name }) => name);
+	if (missing.length > 0) {
+		process.stdout.write(
+			`\nWithout a server: ${missing.join(", ")}. ${HOW_TO_START}, then pass on what ` +
+				"`npm run servers -- env` prints.\n",
+		);
+	}
+
 	for (const [name, play] of Object.entries(CASES) as [CaseName, (typeof CASES)[CaseName]][]) {
 		describe(name, () => {
 			const played = new Map<Subject, Promise<string | void>>();
@@ -60,13 +68,6 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 	}
 
 	afterAll(() => {
-		const missing = subjects.filter((one) => !serversOf(one, env)).map(({ name }) => name);
-		if (missing.length > 0) {
-			process.stdout.write(
-				`\nWithout a server: ${missing.join(", ")}. ${HOW_TO_START}, then pass on what ` +
-					"`npm run servers -- env` prints.\n",
-			);
-		}
 		// Not console.log, to which Jest adds where it was called.
 		process.stdout.write(`\n${render(table, subjects)}\n\n`);
 	});
