@@ -148,13 +148,17 @@ export class Dispatcher {
 		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
 		for (const one of claimed) {
+			let full = one;
 			for (const message of one.group.messages) {
 				if (message.state !== "pending" || !isDue(message, now)) continue;
 				const change = await this.#step(one.group, message);
 				if (!change) continue;
 				changes.push(change);
-				if (change.event.type === "sent")
-					sending.push({ claimed: one, index: message.index });
+				if (change.event.type !== "sent") continue;
+				// It may have become due after the claim, which brings the payloads of what was due then.
+				if (!currentPayload(full.payloads, message))
+					full = { ...one, payloads: await store.payloads(one.group.id) };
+				sending.push({ claimed: full, index: message.index });
 			}
 		}
 		const results = await apply(this.#engine, changes);

@@ -1,8 +1,14 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { ServiceBroker } from "moleculer";
+import { sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.ts";
 import type { Delivery, Outgoing, SendResult } from "../../adapters/delivery/index.ts";
 import { type Envelope, livingServices } from "../../protocol/index.ts";
 import { reportOf, scripted, TestCoordinator } from "../support/coordinator.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
 
 let lottor: TestCoordinator;
@@ -253,6 +259,37 @@ describe("delivery", () => {
 		await lottor.due(1_000);
 		expect((await lottor.group(id)).state).toBe("completed");
 		expect(auth.consumed).toHaveLength(1);
+		await lottor.broker.destroyService(service);
+	});
+
+	test("R21 what becomes due between claim and send is sent with its payload", async () => {
+		const folder = mkdtempSync(join(tmpdir(), "lottor-"));
+		const clock = new ManualClock();
+		const stored = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
+		let late = 0;
+		const store = new Proxy(stored, {
+			get(target, name) {
+				if (name === "now") return () => target.now() + late;
+				const value: unknown = Reflect.get(target, name, target);
+				if (typeof value !== "function") return value;
+				return async (...args: unknown[]) => {
+					const result = (await value.apply(target, args)) as unknown;
+					if (name === "claim" && Array.isArray(result) && result.length > 0) late = 500;
+					return result;
+				};
+			},
+		});
+		const auth = scripted("auth");
+		lottor = await TestCoordinator.start({ store, clock }, scripted("user").schema);
+		const id = await lottor.prepare([{}, { delay: 1_400 }]);
+		await lottor.commit(id);
+		await clock.advance(1_000);
+		const service = lottor.broker.createService(auth.schema);
+		await lottor.broker.waitForServices("auth");
+		await lottor.due();
+		rmSync(folder, { recursive: true });
+
+		expect(auth.consumed.map((envelope) => envelope.id)).toEqual([`${id}.0`, `${id}.1`]);
 		await lottor.broker.destroyService(service);
 	});
 
