@@ -1,0 +1,90 @@
+import { execFile } from "node:child_process";
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { promisify } from "node:util";
+
+import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
+
+import { compare } from "./random/ledger.ts";
+import { plan } from "./random/plan.ts";
+import { CONSUMERS } from "./random/words.ts";
+
+const COMMAND = new URL("./random/index.ts", import.meta.url).pathname;
+/** Its schedule has a kill of each kind of process, a paused coordinator and all else but a blackout. */
+const SEED = "556";
+const SECONDS = 12;
+const LIMIT_MS = 300_000;
+
+interface Run {
+	readonly result: Record<string, unknown>;
+	readonly folder: string;
+	readonly told: string;
+}
+
+/** Plays a short run; its databases are kept. */
+async function play(): Promise<Run> {
+	const options = ["--seconds", String(SECONDS), "--seed", SEED, "--json", "--keep"];
+	const child = promisify(execFile)(process.execPath, [COMMAND, ...options], {
+		maxBuffer: 16 * 1024 * 1024,
+	});
+	const { stdout, stderr } = await child.catch(
+		(error: { stdout?: string; stderr?: string }) => error,
+	);
+	const folder = /kept in (\S+)/.exec(stderr ?? "")?.[1] ?? "";
+	const last = stdout?.trim().split("\n").at(-1) ?? "";
+	const result = JSON.parse(last || "{}") as Run["result"];
+	return { result, folder, told: stderr ?? "" };
+}
+
+describe("random chaos", () => {
+	let run: Run;
+
+	beforeAll(async () => {
+		run = await play();
+	}, LIMIT_MS);
+
+	afterAll(() => {
+		if (run.result["ok"] === true) rmSync(run.folder, { recursive: true });
+	});
+
+	it("loses nothing, invents nothing, does nothing twice and finishes everything", () => {
+		const { result, told } = run;
+		if (result["ok"] !== true) console.error(told);
+
+		expect(result).toMatchObject({
+			seed: SEED,
+			lost: 0,
+			phantom: 0,
+			doubles: 0,
+			inDoubt: 0,
+			unfinished: 0,
+			misbehaviour: 0,
+			ok: true,
+		});
+		expect(result["transactions"]).toBeGreaterThan(50);
+		expect(result["crashes"]).toBeGreaterThanOrEqual(3);
+	});
+
+	it("has the same schedule for the same seed, and another for another", () => {
+		expect(plan("a", 60, "transactional")).toEqual(plan("a", 60, "transactional"));
+		expect(plan("a", 60, "transactional")).not.toEqual(plan("b", 60, "transactional"));
+	});
+
+	it("sees an effect that is lost, one that is doubled and one without its transaction", () => {
+		const { folder } = run;
+		expect(compare(folder, new Set())).toMatchObject({ lost: 0, phantom: 0, doubles: 0 });
+		const [first, second] = CONSUMERS.map(
+			(name) => new DatabaseSync(join(folder, `${name}.db`)),
+		);
+		const one = "(SELECT max(rowid) FROM effects)";
+		first?.exec(`INSERT INTO effects SELECT * FROM effects WHERE rowid = ${one}`);
+		second?.exec(`DELETE FROM effects WHERE rowid = ${one}`);
+		second?.exec("INSERT INTO effects VALUES ('nobody.0', 'nobody', 'c1 1')");
+		first?.close();
+		second?.close();
+
+		const verdict = compare(folder, new Set());
+		expect(verdict).toMatchObject({ lost: 1, phantom: 1, doubles: 1, unexplained: 1 });
+	});
+});
