@@ -197,7 +197,10 @@ export class Processes {
 		if (!running) return;
 		this.#forget(name, running);
 		running.child.kill("SIGTERM");
-		const ended = await Promise.race([running.exited, sleep(STOP_MS, undefined, { ref: false })]);
+		const ended = await Promise.race([
+			running.exited,
+			sleep(STOP_MS, undefined, { ref: false }),
+		]);
 		if (ended && running.child.exitCode === 0) return;
 		const how = ended ? `with ${running.child.exitCode}` : `not in ${STOP_MS / 1_000} s`;
 		this.misbehaviour.push(`${name} was told to end and did so ${how}; see ${name}.log`);
