@@ -203,6 +203,8 @@ export type CheckAnswer =
 export interface AskItem {
 	readonly id: string;
 	readonly storeId: string;
+	/** The message's type, whose policy goes with a failure (R22). */
+	readonly type: string;
 	readonly attempt: number;
 	readonly revision: number;
 }

@@ -173,7 +173,7 @@ export class Answers {
 	}
 
 	#askAnswer(
-		{ id, attempt }: AskItem,
+		{ id, attempt, type }: AskItem,
 		stands: Awaited<ReturnType<Core["store"]["look"]>>[number] | undefined,
 	): AskAnswer {
 		const { storeId, broker, owner } = this.#core;
@@ -183,6 +183,7 @@ export class Answers {
 			case "failed": {
 				if (stands.attempt < attempt) break;
 				const kept = this.#reports.failureOf(id, stands.attempt);
+				const policy = this.#consumer.policyOf(type);
 				return {
 					result: "failed",
 					report: kept ?? {
@@ -194,6 +195,7 @@ export class Answers {
 						revision: stands.revision,
 						result: "failed",
 						error: stands.error,
+						...(policy && { policy }),
 					},
 				};
 			}

@@ -7,6 +7,7 @@ import {
 	LottorError,
 	messageOf,
 	type Report,
+	type RetryTimes,
 	sameOwner,
 } from "../../protocol/index.ts";
 import type { Core } from "./core.ts";
@@ -79,6 +80,11 @@ export class Consumer {
 	/** What this process has of a message. */
 	stateOf(id: string): "queued" | "running" | "lasting" | undefined {
 		return this.#entries.get(id)?.state;
+	}
+
+	/** The retry policy of a message type, where it has one of its own. */
+	policyOf(type: string): RetryTimes | undefined {
+		return this.#types.get(type)?.policy;
 	}
 
 	/**

@@ -109,6 +109,7 @@ export class Asker {
 		const items = dues.map(({ message }): AskItem => ({
 			id: message.id,
 			storeId: first.storeId ?? "",
+			type: message.type,
 			attempt: message.attempts + 1,
 			revision: message.revision,
 		}));

@@ -196,19 +196,21 @@ describe("R15 started, and the owner is gone", () => {
 });
 
 describe("R23 ask", () => {
-	async function authNode(handler: () => unknown) {
+	async function authNode(handler: () => unknown, definition: object = {}) {
 		// Stands still: a handler is never too slow to be reported with the answer.
 		const clock = new ManualClock(Date.now());
 		const node = await startNode([
 			{
 				name: "auth",
 				mixins: [ReliableMessage({ store: "memory:", concurrency: 1, clock })],
-				messages: { t: handler },
+				messages: { t: { handler, ...definition } },
 			},
 		]);
 		const { storeId } = node.metadata("auth");
-		const ask = async (id: unknown, attempt = 1) =>
-			(await node.ask<AskAnswer>("auth", "ask", { id, storeId, attempt, revision: 0 }))[0];
+		const ask = async (id: unknown, attempt = 1) => {
+			const item = { id, storeId, type: "t", attempt, revision: 0 };
+			return (await node.ask<AskAnswer>("auth", "ask", item))[0];
+		};
 		const fence = async (id: unknown, minRevision: number) =>
 			(await node.ask<FenceAnswer>("auth", "fence", { id, storeId, minRevision }))[0];
 		return { node, ask, fence, envelope: node.envelope("auth", "t", {}) };
@@ -238,6 +240,22 @@ describe("R23 ask", () => {
 			report: { id: envelope.id, result: "failed", attempt: 1, error: { message: "no" } },
 		});
 		expect(await ask(envelope.id, 2)).toEqual({ result: "unseen" });
+	});
+
+	test("R22 a failure that is asked about brings the policy of its type, as its report would", async () => {
+		const retryPolicy = { retries: 1, delay: 7, factor: 3, maxDelay: 9 };
+		const { node, ask, envelope } = await authNode(
+			() => {
+				throw new Error("no");
+			},
+			{ retryPolicy },
+		);
+		// The report is answered with the call, as to a coordinator that died before it stored it.
+		await node.consume("auth", envelope);
+		expect(await ask(envelope.id)).toMatchObject({
+			result: "failed",
+			report: { attempt: 1, policy: retryPolicy },
+		});
 	});
 
 	test("R3 R23 another store, a malformed item: none", async () => {
