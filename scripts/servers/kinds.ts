@@ -1,10 +1,12 @@
 import { consul } from "./consul.ts";
 import { etcd } from "./etcd.ts";
 import { eureka } from "./eureka.ts";
+import { kafka } from "./kafka.ts";
 import type { ServerKind } from "./kind.ts";
 import { mysql } from "./mysql.ts";
 import { nats } from "./nats.ts";
 import { postgres } from "./postgres.ts";
+import { rabbitmq } from "./rabbitmq.ts";
 import { redis } from "./redis.ts";
 import { zookeeper } from "./zookeeper.ts";
 
@@ -12,6 +14,8 @@ import { zookeeper } from "./zookeeper.ts";
 export const KINDS: readonly ServerKind[] = [
 	redis, //
 	nats,
+	rabbitmq,
+	kafka,
 	etcd,
 	consul,
 	zookeeper,
