@@ -58,6 +58,11 @@ export class CoordinatorCore {
 	#timer: Timer | undefined;
 	/** When the timer fires, by the store's clock. */
 	#wakeAt = Number.POSITIVE_INFINITY;
+	/**
+	 * Times within one poll interval at which something becomes due. A timer that fires before one
+	 * of them must not forget it; what lies further off is found by polling.
+	 */
+	readonly #soon = new Set<number>();
 	#passing: Promise<void> | undefined;
 	#passAgain = false;
 	#purgedAt = 0;
@@ -158,7 +163,9 @@ export class CoordinatorCore {
 	#arm(at: number): void {
 		if (this.#stopped) return;
 		const now = this.engine.store.now();
-		const wanted = Math.min(at, now + this.engine.settings.pollInterval);
+		const poll = now + this.engine.settings.pollInterval;
+		if (at > now && at < poll) this.#soon.add(at);
+		const wanted = Math.min(at, poll);
 		if (this.#timer && this.#wakeAt <= wanted) return;
 		this.#timer?.cancel();
 		this.#wakeAt = wanted;
@@ -181,9 +188,15 @@ export class CoordinatorCore {
 		return this.#passing;
 	}
 
+	#forgetPassed(): void {
+		const now = this.engine.store.now();
+		for (const at of this.#soon) if (at <= now) this.#soon.delete(at);
+	}
+
 	async #passes(): Promise<void> {
 		while (this.#passAgain && !this.#stopped) {
 			this.#passAgain = false;
+			this.#forgetPassed();
 			this.#look();
 			try {
 				await this.#checkBack.pass();
@@ -197,7 +210,7 @@ export class CoordinatorCore {
 				await this.#failed(error);
 			}
 		}
-		this.#arm(Number.POSITIVE_INFINITY);
+		this.#arm(Math.min(...this.#soon));
 	}
 
 	async #failed(error: unknown): Promise<void> {

@@ -106,6 +106,23 @@ describe("delivery", () => {
 		expect((await lottor.group(id)).state).toBe("completed");
 	});
 
+	test("a short retry is made in time, though a timer was set for before it", async () => {
+		const auth = scripted("auth");
+		lottor = await TestCoordinator.start({}, auth.schema);
+		auth.consume = (envelope) => ({
+			result: "reported",
+			report: reportOf(envelope, envelope.attempt === 1 ? { delay: 200 } : undefined),
+		});
+		// Without runDue: only the coordinator's own timer may bring the retry.
+		await lottor.clock.advance(900);
+		const id = await lottor.prepare([{}]);
+		await lottor.call("commit", { items: [{ id, storeId: "store-user" }] });
+		await until(async () => (await lottor.message(id)).attempts === 1);
+		await lottor.clock.advance(110);
+		await lottor.clock.advance(120);
+		await until(() => auth.consumed.length === 2);
+	});
+
 	test("defect 3: the state is stored before the send, so that no report comes too early", async () => {
 		const delivery = new HandDelivery(false);
 		lottor = await TestCoordinator.start({ delivery }, scripted("auth").schema);
