@@ -1,8 +1,10 @@
 import { consul } from "./consul.ts";
 import { etcd } from "./etcd.ts";
 import { eureka } from "./eureka.ts";
+import { ferretdb } from "./ferretdb.ts";
 import { kafka } from "./kafka.ts";
 import type { ServerKind } from "./kind.ts";
+import { mongodb } from "./mongodb.ts";
 import { mysql } from "./mysql.ts";
 import { nats } from "./nats.ts";
 import { postgres } from "./postgres.ts";
@@ -22,4 +24,6 @@ export const KINDS: readonly ServerKind[] = [
 	eureka,
 	postgres,
 	mysql,
+	mongodb,
+	ferretdb,
 ];

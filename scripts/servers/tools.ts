@@ -63,11 +63,8 @@ export async function aptInstall(packages: readonly string[]): Promise<void> {
 	await run("apt-get", ["install", "-y", "--no-install-recommends", ...packages], { env: APT });
 }
 
-/**
- * Unpacks a package of another Debian release without installing it. The mirror is the one that this
- * machine already uses; its own lists and package state stay as they are.
- */
-export async function aptUnpack(name: string, release: string, folder: string): Promise<void> {
+/** @returns the address of Debian's packages that this machine already uses */
+export async function debianMirror(): Promise<string> {
 	await refreshLists();
 	const targets = await run("apt-get", [
 		"indextargets",
@@ -76,9 +73,16 @@ export async function aptUnpack(name: string, release: string, folder: string): 
 		"Created-By: Packages",
 	]);
 	const mirror = /^Debian main (\S+\/debian\/?)$/m.exec(targets)?.[1];
-	if (!mirror)
-		throw new Error(`Debian's mirror is not among apt's sources; install ${name} first`);
+	if (mirror) return mirror;
+	throw new Error("Debian's mirror is not among apt's sources: it needs Debian");
+}
 
+/**
+ * Unpacks a package of another Debian release without installing it. The mirror is the one that this
+ * machine already uses; its own lists and package state stay as they are.
+ */
+export async function aptUnpack(name: string, release: string, folder: string): Promise<void> {
+	const mirror = await debianMirror();
 	const apt = join(folder, "apt");
 	for (const part of ["lists/partial", "cache/archives/partial"]) {
 		mkdirSync(join(apt, part), { recursive: true });
