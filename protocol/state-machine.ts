@@ -132,6 +132,8 @@ export type OperatorEvent =
 			readonly type: "edit";
 			readonly content: string;
 			readonly bytes: number;
+			/** As of a new message. */
+			readonly terms?: readonly string[];
 			readonly who: string;
 			readonly why?: string;
 			readonly version?: number;
@@ -182,6 +184,8 @@ export interface NewMessage {
 	readonly maxAttempts: number | null;
 	readonly orderingKey: string | null;
 	readonly plain: boolean;
+	/** Values of the payload that it can be found by, in lower case. */
+	readonly terms?: readonly string[];
 }
 
 /** What came of a transition. Only `done` changes state; `stale` may leave a timeline entry. */

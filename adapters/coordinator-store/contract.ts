@@ -62,6 +62,22 @@ export interface CoordinatorStore {
 	list(filter: GroupFilter, page: PageRequest): Promise<Page<GroupRecord>>;
 	/** Newest first by group. */
 	listMessages(filter: MessageFilter, page: PageRequest): Promise<Page<MessageRow>>;
+	/** How many match, at the price of a glance: stops at `most`, or earlier where counting is dear. */
+	countGroups(filter: GroupFilter, most: number): Promise<Total>;
+	countMessages(filter: MessageFilter, most: number): Promise<Total>;
+	/** What there is to filter by, in order, the first 1,000 of each. */
+	facets(): Promise<Facets>;
+	/** Failed messages by target, type and error code, most first, the first 1,000. */
+	failures(): Promise<FailureKind[]>;
+	/**
+	 * What happened from `since` to before `until`, by minutes (kept for a day) or days of UTC (kept
+	 * for a year). Figures for people: a store may lose some when its process dies.
+	 */
+	activity(step: ActivityStep, since: number, until: number): Promise<Activity[]>;
+	/** Adds to the audit log, which is never purged. */
+	record(entries: readonly NewAuditEntry[]): Promise<void>;
+	/** The audit log, newest first. */
+	audits(filter: AuditFilter, page: PageRequest): Promise<Page<AuditEntry>>;
 	stats(): Promise<StoreStats>;
 	/**
 	 * Deletes groups whose last transition is older than `age`. Only `completed` and `rolledBack`,
@@ -135,6 +151,10 @@ export interface GroupFilter {
 	/** Groups with a message to this target. */
 	readonly target?: string;
 	readonly type?: string;
+	/** Groups with a message whose last error has this code. */
+	readonly errorCode?: string;
+	/** Groups with a message whose type, target, error code or search term equals one of these. */
+	readonly terms?: readonly string[];
 	readonly idPrefix?: string;
 	readonly conflict?: boolean;
 	/** Milliseconds since 1970: created at or after, and before. */
@@ -148,6 +168,8 @@ export interface MessageFilter {
 	readonly type?: string;
 	readonly source?: string;
 	readonly errorCode?: string;
+	/** Messages whose type, target, error code or search term equals one of these. */
+	readonly terms?: readonly string[];
 	readonly groupPrefix?: string;
 	readonly since?: number;
 	readonly until?: number;
@@ -164,6 +186,13 @@ export interface PageRequest {
 	readonly limit: number;
 	/** `next` of the page before. */
 	readonly cursor?: string;
+	/** @default "newest" */
+	readonly order?: "newest" | "oldest";
+	/**
+	 * About how many rows to look at where conditions filter on top of an index; then the page
+	 * ends, short or even empty, and `next` goes on from there. @default no limit
+	 */
+	readonly scan?: number;
 }
 
 export interface Page<T> {
@@ -176,8 +205,9 @@ export interface StoreStats {
 	readonly groups: Readonly<Record<GroupState, number>>;
 	readonly messages: Readonly<Record<MessageState, number>>;
 	readonly conflicts: number;
-	/** When the oldest group that is still prepared was made. */
+	/** When the oldest group that is still prepared was made; and the oldest in doubt. */
 	readonly oldestPrepared: number | null;
+	readonly oldestInDoubt: number | null;
 	/** Pending and delivering messages by target. */
 	readonly backlog: readonly {
 		readonly target: string;
@@ -185,6 +215,96 @@ export interface StoreStats {
 		/** When the oldest of them came into its state. */
 		readonly since: number;
 	}[];
+}
+
+export interface Total {
+	readonly count: number;
+	/** False: there are at least that many. */
+	readonly exact: boolean;
+}
+
+export interface Facets {
+	readonly sources: readonly string[];
+	readonly targets: readonly string[];
+	readonly types: readonly string[];
+	readonly errorCodes: readonly string[];
+}
+
+export interface FailureKind {
+	readonly target: string;
+	readonly type: string;
+	readonly errorCode: string;
+	readonly messages: number;
+	/** The one of the newest group. */
+	readonly newest: MessageRow;
+}
+
+export const ACTIVITIES = [
+	"prepared",
+	"committed",
+	"rolledBack",
+	"inDoubt",
+	"completed",
+	"consumed",
+	"failed",
+	"latency",
+] as const;
+
+export type ActivityStep = "minute" | "day";
+
+/** How often something happened within a minute or a day. */
+export interface Activity {
+	/** Begin of the minute or day, milliseconds since 1970. */
+	readonly at: number;
+	/** States that groups and messages came into; `latency` of groups from prepare to completed. */
+	readonly what: (typeof ACTIVITIES)[number];
+	/** Source of groups, target of messages; of `latency` its {@link latencyBound}, as text. */
+	readonly part: string;
+	readonly count: number;
+}
+
+/** Milliseconds of each step of activity. */
+export const ACTIVITY_MS: Readonly<Record<ActivityStep, number>> = {
+	minute: 60_000,
+	day: 86_400_000,
+};
+
+/** How long activity is kept at least, in milliseconds. */
+export const ACTIVITY_KEPT_MS: Readonly<Record<ActivityStep, number>> = {
+	minute: 25 * 3_600_000,
+	day: 370 * 86_400_000,
+};
+
+/** @returns the upper bound of the class that a latency falls into: 1, 2, 3, 4, 6, 8, 12, 16, … ms */
+export function latencyBound(ms: number): number {
+	let bound = 1;
+	while (bound < ms) {
+		const between = (bound * 3) / 2;
+		if (bound >= 2 && between >= ms) return between;
+		bound *= 2;
+	}
+	return bound;
+}
+
+/** What an operator, or somebody who tried to be one, did. */
+export interface NewAuditEntry {
+	readonly who: string;
+	readonly action: string;
+	readonly result: string;
+	readonly why: string | null;
+	/** A group, message or job. */
+	readonly subject: string | null;
+	readonly data: Readonly<Record<string, unknown>> | null;
+}
+
+export interface AuditEntry extends NewAuditEntry {
+	readonly id: string;
+	readonly at: number;
+}
+
+export interface AuditFilter {
+	readonly who?: string;
+	readonly action?: string;
 }
 
 /** The slot (0 to 255) of a group, which spreads work over coordinators. */

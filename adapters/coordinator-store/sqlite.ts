@@ -19,20 +19,29 @@ import {
 	toMs,
 } from "../../protocol/index.ts";
 import type {
+	Activity,
+	ActivityStep,
 	ApplyResult,
+	AuditEntry,
+	AuditFilter,
 	Claimed,
 	ClaimRequest,
 	CoordinatorStore,
 	DecideResult,
+	Facets,
+	FailureKind,
 	GroupFilter,
 	InsertResult,
 	MessageFilter,
 	MessageRow,
+	NewAuditEntry,
 	OpenedCoordinatorStore,
 	Page,
 	PageRequest,
 	StoreStats,
+	Total,
 } from "./contract.ts";
+import { activityOf } from "./sqlite/activity.ts";
 import {
 	applyOne,
 	claimSome,
@@ -44,6 +53,7 @@ import {
 	wakeSome,
 } from "./sqlite/calls.ts";
 import { isBusy, isFatal, resultCode, unavailable } from "./sqlite/faults.ts";
+import { addAudit, auditsOf, facetsOf, failuresOf } from "./sqlite/figures.ts";
 import {
 	cursorOf,
 	type Plan,
@@ -82,6 +92,10 @@ const PIECE_ROWS = 200;
 const CLAIM_PIECE = 100;
 
 const LONGEST_PAGE = 1_000;
+
+/** A count takes this many rows in one go, and gives up after looking at so many. */
+const COUNT_PIECE = 2_000;
+const COUNT_SCAN = 20_000;
 
 /** Milliseconds between two tries to read or open while another process locks the file. */
 const RETRY_MS = 10;
@@ -251,7 +265,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	 * @throws LOTTOR_INVALID_REQUEST when the cursor or the limit (1 to 1000) is wrong
 	 */
 	async list(filter: GroupFilter, page: PageRequest): Promise<Page<GroupRecord>> {
-		const plan = await this.#read((tables) => planGroups(tables, filter));
+		const plan = await this.#read((tables) => planGroups(tables, filter, page.order));
 		return this.#page(plan, page, (tables, { key }) => tables.find(key)?.group);
 	}
 
@@ -262,8 +276,50 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	 * @throws LOTTOR_INVALID_REQUEST when the cursor or the limit (1 to 1000) is wrong
 	 */
 	async listMessages(filter: MessageFilter, page: PageRequest): Promise<Page<MessageRow>> {
-		const plan = await this.#read((tables) => planMessages(tables, filter));
+		const plan = await this.#read((tables) => planMessages(tables, filter, page.order));
 		return this.#page(plan, page, (tables, { key, index }) => tables.findMessage(key, index));
+	}
+
+	async countGroups(filter: GroupFilter, most: number): Promise<Total> {
+		const known = await this.#counted("groups", filter);
+		return known ?? this.#count(await this.#read((tables) => planGroups(tables, filter)), most);
+	}
+
+	async countMessages(filter: MessageFilter, most: number): Promise<Total> {
+		const known = await this.#counted("messages", filter);
+		return (
+			known ?? this.#count(await this.#read((tables) => planMessages(tables, filter)), most)
+		);
+	}
+
+	facets(): Promise<Facets> {
+		return this.#read(facetsOf);
+	}
+
+	failures(): Promise<FailureKind[]> {
+		return this.#read(failuresOf);
+	}
+
+	activity(step: ActivityStep, since: number, until: number): Promise<Activity[]> {
+		return this.#read((tables) => activityOf(tables, step, since, until));
+	}
+
+	async record(entries: readonly NewAuditEntry[]): Promise<void> {
+		await this.#pieces(
+			entries,
+			() => 1,
+			(tables, entry) => addAudit(tables, entry, this.now()),
+		);
+	}
+
+	async audits(filter: AuditFilter, page: PageRequest): Promise<Page<AuditEntry>> {
+		const limit = limitOf(page);
+		const before =
+			page.cursor === undefined ? Number.MAX_SAFE_INTEGER : auditCursor(page.cursor);
+		const found = await this.#read((tables) => auditsOf(tables, filter, before, limit + 1));
+		const items = found.slice(0, limit);
+		const last = items.at(-1);
+		return found.length > limit && last ? { items, next: last.id } : { items };
 	}
 
 	stats(): Promise<StoreStats> {
@@ -399,36 +455,81 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 		}
 	}
 
+	/** What the counters say, where the filter asks for states at most. */
+	async #counted(
+		of: "groups" | "messages",
+		filter: GroupFilter | MessageFilter,
+	): Promise<Total | undefined> {
+		const { states, ...others } = filter;
+		if (Object.values(others).some((value) => value !== undefined)) return undefined;
+		const counts: Readonly<Record<string, number>> = (await this.stats())[of];
+		const wanted = states ? [...new Set<string>(states)] : Object.keys(counts);
+		const count = wanted.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
+		return { count, exact: true };
+	}
+
+	async #count(plan: Plan, most: number): Promise<Total> {
+		let count = 0;
+		let looked = 0;
+		let after: Position | undefined;
+		for (;;) {
+			const wanted = Math.min(COUNT_PIECE, most - count);
+			const taken = await this.#read((tables) => step(tables, plan, after, wanted));
+			count += taken.hits.length;
+			looked += taken.looked;
+			after = taken.next;
+			if (after === undefined) return { count, exact: true };
+			if (count >= most || looked >= COUNT_SCAN) return { count, exact: false };
+			await new Promise((turn) => setImmediate(turn));
+		}
+	}
+
 	async #page<T>(
 		plan: Plan,
 		page: PageRequest,
 		load: (tables: Tables, position: Position) => T | undefined,
 	): Promise<Page<T>> {
-		const { limit } = page;
-		if (!Number.isInteger(limit) || limit < 1 || limit > LONGEST_PAGE) {
-			throw new LottorError(
-				"LOTTOR_INVALID_REQUEST",
-				`Field limit must be a whole number from 1 to ${LONGEST_PAGE}, got ${String(limit)}`,
-				{ field: "limit" },
-			);
-		}
+		const limit = limitOf(page);
 		let after = page.cursor === undefined ? undefined : positionOf(page.cursor, plan);
 		const found: { position: Position; item: T }[] = [];
+		let looked = 0;
 		// One more than asked for tells whether there is a next page.
 		while (found.length <= limit) {
 			after = await this.#read((tables) => {
-				const { hits, next } = step(tables, plan, after, limit + 1 - found.length);
+				const { hits, ...taken } = step(tables, plan, after, limit + 1 - found.length);
 				for (const position of hits) {
 					const item = load(tables, position);
 					if (item) found.push({ position, item });
 				}
-				return next;
+				looked += taken.looked;
+				return taken.next;
 			});
 			if (after === undefined) break;
+			if (found.length <= limit && looked >= (page.scan ?? Infinity)) {
+				return { items: found.map(({ item }) => item), next: cursorOf(after) };
+			}
 			await new Promise((turn) => setImmediate(turn));
 		}
 		const items = found.slice(0, limit).map(({ item }) => item);
 		const last = found[limit - 1];
 		return found.length > limit && last ? { items, next: cursorOf(last.position) } : { items };
 	}
+}
+
+function limitOf({ limit }: PageRequest): number {
+	if (Number.isInteger(limit) && limit >= 1 && limit <= LONGEST_PAGE) return limit;
+	throw new LottorError(
+		"LOTTOR_INVALID_REQUEST",
+		`Field limit must be a whole number from 1 to ${LONGEST_PAGE}, got ${String(limit)}`,
+		{ field: "limit" },
+	);
+}
+
+function auditCursor(cursor: string): number {
+	if (/^\d{1,15}$/.test(cursor)) return Number(cursor);
+	throw new LottorError(
+		"LOTTOR_INVALID_REQUEST",
+		"Field cursor is not one that this list returned; begin without a cursor",
+		{ field: "cursor" },
+	);
 }

@@ -29,8 +29,10 @@ import {
 	type RetryTimes,
 	STACK_LIMIT,
 } from "../../protocol/index.ts";
+import { searchTerms } from "../payload-paths.ts";
 import { apply, type Engine } from "./engine.ts";
 import type { Dispatcher } from "./dispatcher.ts";
+import type { Settings } from "./options.ts";
 
 const LONGEST_NAME = 255;
 
@@ -271,7 +273,7 @@ export class Intake {
 		const owner = record<PrepareItem["owner"]>(given.owner, "owner");
 		const context = given.context === undefined ? "{}" : jsonText(given.context, "context");
 		const messages = given.messages.map((message, index) =>
-			newMessage(message, index, settings.maxPayload),
+			newMessage(message, index, settings),
 		);
 		const bytes = messages.reduce(
 			(sum, message) => sum + message.bytes,
@@ -324,11 +326,17 @@ export class Intake {
 			checkAfter,
 			messages.map(Object.values),
 		];
-		return { ...group, hash: contentHash(JSON.stringify(content)) };
+		// Which fields can be searched is not what the producer says, and no part of the hash.
+		const searchable = messages.map((message) => ({
+			...message,
+			terms: searchTerms(message.content, settings.searchFields),
+		}));
+		const hash = contentHash(JSON.stringify(content));
+		return { ...group, hash, messages: searchable };
 	}
 }
 
-function newMessage(item: unknown, index: number, maxPayload: number): NewMessage {
+function newMessage(item: unknown, index: number, { maxPayload }: Settings): NewMessage {
 	const at = `messages[${index}]`;
 	const given = record<PrepareItem["messages"][number]>(item, at);
 	const content = jsonText(given.content, `${at}.content`);

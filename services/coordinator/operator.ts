@@ -10,6 +10,7 @@ import {
 	type Outcome,
 	parseMessageId,
 } from "../../protocol/index.ts";
+import { searchTerms } from "../payload-paths.ts";
 import type { CheckBack } from "./check-back.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import { apply, type Engine } from "./engine.ts";
@@ -106,7 +107,8 @@ export class Operator {
 				{ message: given.id, field: "payload" },
 			);
 		}
-		return { ...at, event: { type, ...said, content, bytes } };
+		const terms = searchTerms(content, this.#engine.settings.searchFields);
+		return { ...at, event: { type, ...said, content, bytes, terms } };
 	}
 
 	async #obey(order: MessageOrder): Promise<ItemAnswer> {

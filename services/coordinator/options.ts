@@ -13,6 +13,7 @@ import {
 	systemRandom,
 	toMs,
 } from "../../protocol/index.ts";
+import { isPath } from "../payload-paths.ts";
 
 /** Options of {@link Coordinator}. Durations are milliseconds or text such as `"10s"`. */
 export interface CoordinatorOptions {
@@ -61,6 +62,8 @@ export interface CoordinatorOptions {
 	readonly maxGroup?: number;
 	/** Most messages in a group. @default 1000 */
 	readonly maxMessages?: number;
+	/** Paths of payload fields whose values messages can be found by: `["user.id"]`. @default [] */
+	readonly searchFields?: readonly string[];
 	/** How long completed groups are kept (R30). @default "7d" */
 	readonly keepCompleted?: Duration;
 	/** How long rolled back groups are kept (R30). @default "1d" */
@@ -97,6 +100,7 @@ export interface Settings {
 	readonly maxPayload: number;
 	readonly maxGroup: number;
 	readonly maxMessages: number;
+	readonly searchFields: readonly string[];
 	readonly keepCompleted: number;
 	readonly keepRolledBack: number;
 	readonly pollInterval: number;
@@ -131,7 +135,15 @@ const COUNTS = {
 	claimLimit: 200,
 } as const;
 
-const OTHERS = ["store", "delivery", "retryPolicy", "unknownTargets", "clock", "random"];
+const OTHERS = [
+	"store",
+	"delivery",
+	"retryPolicy",
+	"unknownTargets",
+	"searchFields",
+	"clock",
+	"random",
+];
 
 /**
  * Checks the options and fills in what is left out.
@@ -153,6 +165,7 @@ export function checkOptions(options: CoordinatorOptions): Settings {
 		...counts(options),
 		retry: retryTimes(options.retryPolicy ?? {}),
 		unknownTargets,
+		searchFields: searchFields(options.searchFields ?? []),
 		clock,
 		random,
 		store: resolveCoordinatorStore(
@@ -165,6 +178,14 @@ export function checkOptions(options: CoordinatorOptions): Settings {
 		),
 		delivery: resolveDelivery(options.delivery ?? "direct", "Coordinator.delivery"),
 	};
+}
+
+function searchFields(paths: readonly string[]): readonly string[] {
+	if (Array.isArray(paths) && paths.every(isPath)) return [...paths];
+	throw invalidOptions(
+		"Coordinator.searchFields",
+		'must be an array of paths in the payload, such as "user.id"',
+	);
 }
 
 function durations(options: CoordinatorOptions): Record<keyof typeof DURATIONS, number> {

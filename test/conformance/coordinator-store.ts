@@ -2,13 +2,16 @@ import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
 
 import type {
+	AuditFilter,
 	ClaimRequest,
 	CoordinatorStore,
 	GroupFilter,
 	MessageFilter,
+	NewAuditEntry,
 	Page,
+	PageRequest,
 } from "../../adapters/coordinator-store/contract.ts";
-import { slotOf } from "../../adapters/coordinator-store/contract.ts";
+import { ACTIVITY_MS, slotOf } from "../../adapters/coordinator-store/contract.ts";
 import {
 	applyChange,
 	type Change,
@@ -20,6 +23,7 @@ import {
 	type GroupRecord,
 	MESSAGE_STATES,
 	type MessageEvent,
+	type MessageRecord,
 	newGroupId,
 	type NewGroup,
 	type NewMessage,
@@ -670,14 +674,19 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 				return items;
 			}
 
-			const groups = (filter: GroupFilter, limit = 7) =>
+			const groups = (filter: GroupFilter, limit = 7, more: Partial<PageRequest> = {}) =>
 				all((cursor) =>
-					store.list(filter, { limit, ...(cursor === undefined ? {} : { cursor }) }),
+					store.list(filter, {
+						limit,
+						...more,
+						...(cursor === undefined ? {} : { cursor }),
+					}),
 				);
-			const messages = (filter: MessageFilter, limit = 7) =>
+			const messages = (filter: MessageFilter, limit = 7, more: Partial<PageRequest> = {}) =>
 				all((cursor) =>
 					store.listMessages(filter, {
 						limit,
+						...more,
 						...(cursor === undefined ? {} : { cursor }),
 					}),
 				);
@@ -685,7 +694,15 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 			/** 60 groups in every state, of two sources, with one or two messages to two targets. */
 			async function mixed(): Promise<void> {
 				for (let i = 0; i < 60; i++) {
-					const list: NewMessage[] = [newMessage({ type: i % 4 ? "grant" : "revoke" })];
+					const terms = i % 7 ? [`user-${i}`] : ["ada", "grant"];
+					const list: NewMessage[] = [
+						// The record shows the terms, too.
+						newMessage({
+							type: i % 4 ? "grant" : "revoke",
+							terms,
+							orderingKey: terms.join(" "),
+						}),
+					];
 					if (i % 3 === 0) list.push(newMessage({ target: "mail", type: "grant" }));
 					const id = await prepare({
 						messages: list,
@@ -733,12 +750,32 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					{ idPrefix: prefix, states: ["committed"], since: middle, target: "auth" },
 					{ idPrefix: everything[3]?.id ?? "" },
 					{ since: middle, target: "auth" },
+					{ errorCode: "E_GRANT" },
+					{ errorCode: "E_GRANT", target: "mail" },
+					{ errorCode: "E_GRANT", source: "user", since: middle },
+					{ terms: ["ada"] },
+					{ terms: ["user-3", "user-5", "nobody"] },
+					{ terms: ["revoke"] },
+					{ terms: ["mail", "ada"] },
+					{ terms: ["grant", "E_GRANT"], states: ["committed"], source: "shop" },
+					{ terms: ["ada"], type: "revoke", until: middle },
+					{ terms: [] },
+					{ terms: ["ada"], idPrefix: prefix },
 				];
 				for (const filter of filters) {
 					const expected = everything.filter(matchesGroup(filter)).map(({ id }) => id);
-					const found = (await groups(filter)).map(({ id }) => id);
 					if (filter.idPrefix !== undefined) expected.sort().reverse();
+					const found = (await groups(filter)).map(({ id }) => id);
 					expect({ filter, found }).toEqual({ filter, found: expected });
+					const rising = (await groups(filter, 7, { order: "oldest" })).map(
+						({ id }) => id,
+					);
+					expect({ filter, rising }).toEqual({ filter, rising: expected.reverse() });
+					const total = await store.countGroups(filter, 1_000);
+					expect({ filter, total }).toEqual({
+						filter,
+						total: { count: expected.length, exact: true },
+					});
 				}
 			});
 
@@ -765,6 +802,10 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					{ until: middle, target: "auth" },
 					{ groupPrefix: prefix },
 					{ groupPrefix: prefix, type: "grant", until: middle + 50 },
+					{ terms: ["ada"] },
+					{ terms: ["mail", "user-4", "E_GRANT"] },
+					{ terms: ["grant"], states: ["consumed"], source: "user" },
+					{ terms: ["ada"], groupPrefix: prefix },
 				];
 				for (const filter of filters) {
 					const expected = everything
@@ -776,15 +817,22 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 								(filter.source ?? row.source) === row.source &&
 								(filter.errorCode === undefined ||
 									row.error?.code === filter.errorCode) &&
+								hasTerm(row, filter.terms) &&
 								row.group.startsWith(filter.groupPrefix ?? "") &&
 								row.createdAt >= (filter.since ?? 0) &&
 								row.createdAt < (filter.until ?? Number.POSITIVE_INFINITY),
 						)
 						.map(({ id }) => id);
 					const found = (await messages(filter, 5)).map(({ id }) => id);
-					expect({ filter, found: found.sort() }).toEqual({
+					expect({ filter, found: [...found].sort() }).toEqual({
 						filter,
-						found: expected.sort(),
+						found: [...expected].sort(),
+					});
+					const rising = await messages(filter, 5, { order: "oldest" });
+					expect(rising.map(({ id }) => id).reverse()).toEqual(found);
+					expect(await store.countMessages(filter, 1_000)).toEqual({
+						count: expected.length,
+						exact: true,
 					});
 				}
 				const row = everything.find(({ state }) => state === "failed");
@@ -815,6 +863,160 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					await store.purge({ state: "rolledBack", age: 0, limit: 10 });
 				} while (cursor !== undefined);
 				expect(seen.sort()).toEqual([...ids].sort());
+			});
+
+			it("count no further than asked", async () => {
+				await prepareMany(9);
+				expect(await store.countGroups({ source: "user" }, 5)).toEqual({
+					count: 5,
+					exact: false,
+				});
+				expect(await store.countMessages({ target: "auth" }, 5)).toEqual({
+					count: 5,
+					exact: false,
+				});
+			});
+
+			it("end a page early that looked at many rows, and lose nothing by it", async () => {
+				await mixed();
+				const filter: GroupFilter = { source: "shop", target: "mail", conflict: false };
+				const whole = await groups(filter);
+				expect(await groups(filter, 50, { scan: 1 })).toEqual(whole);
+				const ofMessages: MessageFilter = { source: "shop", states: ["consumed"] };
+				expect(await messages(ofMessages, 50, { scan: 1 })).toEqual(
+					await messages(ofMessages),
+				);
+			});
+
+			it("find an edited payload by its new terms, and by its former", async () => {
+				const id = await prepare({ messages: [newMessage({ terms: ["bob"] })] });
+				await send(id);
+				await change(id, { type: "crashed", error: FATAL });
+				await change(id, {
+					type: "edit",
+					content: '{"user":"ann"}',
+					bytes: 14,
+					terms: ["ann"],
+					who: "op",
+				});
+				for (const term of ["ann", "bob"]) {
+					expect(await store.countMessages({ terms: [term] }, 5)).toMatchObject({
+						count: 1,
+					});
+				}
+				await change(id, { type: "discard", fenced: true, who: "op" });
+				expect((await standing(id)).state).toBe("completed");
+				await store.purge({ state: "completed", age: 0, limit: 10 });
+				expect(await store.countMessages({ terms: ["ann"] }, 5)).toEqual({
+					count: 0,
+					exact: true,
+				});
+			});
+
+			it("facets tell what there is to filter by", async () => {
+				expect(await store.facets()).toEqual({
+					sources: [],
+					targets: [],
+					types: [],
+					errorCodes: [],
+				});
+				await mixed();
+				expect(await store.facets()).toEqual({
+					sources: ["shop", "user"],
+					targets: ["auth", "mail"],
+					types: ["grant", "revoke"],
+					errorCodes: ["E_GRANT"],
+				});
+			});
+
+			it("failures are counted by target, type and error code", async () => {
+				expect(await store.failures()).toEqual([]);
+				const failing = async (type: string, code: string) => {
+					const id = await prepare({ messages: [newMessage({ type })] });
+					await send(id);
+					await change(id, { type: "crashed", error: { ...FATAL, code } });
+					await harness.advance(5);
+					return id;
+				};
+				await failing("grant", "E_ONE");
+				const newest = await failing("grant", "E_ONE");
+				const other = await failing("grant", "E_TWO");
+				const third = await failing("revoke", "E_ONE");
+				const kinds = (await store.failures()).map(({ newest: row, ...kind }) => ({
+					...kind,
+					group: row.group,
+					code: row.error?.code,
+				}));
+				const target = "auth";
+				expect(kinds).toEqual([
+					{
+						target,
+						type: "grant",
+						errorCode: "E_ONE",
+						messages: 2,
+						group: newest,
+						code: "E_ONE",
+					},
+					{
+						target,
+						type: "grant",
+						errorCode: "E_TWO",
+						messages: 1,
+						group: other,
+						code: "E_TWO",
+					},
+					{
+						target,
+						type: "revoke",
+						errorCode: "E_ONE",
+						messages: 1,
+						group: third,
+						code: "E_ONE",
+					},
+				]);
+				await change(other, { type: "retry", who: "op" });
+				expect(await store.failures()).toHaveLength(2);
+			});
+
+			it("activity is counted by minute and day, by source and target", async () => {
+				const since = store.now();
+				await mixed();
+				const until = store.now() + 60_000;
+				const everything = await groups({}, 1_000);
+				for (const step of ["minute", "day"] as const) {
+					const rows = await store.activity(step, since, until);
+					const sum = (what: string, part?: string) =>
+						rows
+							.filter((row) => row.what === what && (part ?? row.part) === row.part)
+							.reduce((total, { count }) => total + count, 0);
+					expect(sum("prepared")).toBe(60);
+					expect(sum("prepared", "shop")).toBe(30);
+					expect(sum("rolledBack")).toBe(
+						everything.filter(
+							({ state, conflict }) => state === "rolledBack" || conflict !== null,
+						).length,
+					);
+					expect(sum("completed")).toBe(
+						everything.filter(({ state }) => state === "completed").length,
+					);
+					expect(sum("latency")).toBe(sum("completed"));
+					const states = everything.flatMap((group) => group.messages);
+					for (const what of ["consumed", "failed"] as const) {
+						expect(sum(what, "auth")).toBe(
+							states.filter(
+								({ state, target }) => state === what && target === "auth",
+							).length,
+						);
+					}
+					expect(rows.every(({ at }) => at % ACTIVITY_MS[step] === 0)).toBe(true);
+				}
+				await harness.advance(ACTIVITY_MS.day);
+				const tomorrow = store.now() - (store.now() % ACTIVITY_MS.day);
+				await prepare();
+				expect(await store.activity("day", tomorrow, store.now() + 1)).toEqual([
+					{ at: tomorrow, what: "prepared", part: "user", count: 1 },
+				]);
+				expect(await store.activity("minute", until, tomorrow)).toEqual([]);
 			});
 
 			it("end exactly at the last page", async () => {
@@ -848,6 +1050,46 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 						data: { field: "limit" },
 					});
 				}
+			});
+
+			it("the audit log tells who did what, newest first, by person and by action", async () => {
+				const entry = (fields: Partial<NewAuditEntry>): NewAuditEntry => ({
+					who: "ann",
+					action: "retry",
+					result: "ok",
+					why: null,
+					subject: null,
+					data: null,
+					...fields,
+				});
+				const written = [
+					entry({ subject: "g.0", why: "mended" }),
+					entry({ who: "bob", action: "discard", data: { count: 3, of: ["x"] } }),
+					entry({ action: "discard", result: "refused" }),
+				];
+				const at = store.now();
+				await store.record([]);
+				await store.record(written.slice(0, 2));
+				await store.record(written.slice(2));
+				const { items, next } = await store.audits({}, { limit: 10 });
+				expect(items.map(({ id: _, ...rest }) => rest)).toEqual(
+					[...written].reverse().map((one) => ({ at, ...one })),
+				);
+				expect(new Set(items.map(({ id }) => id)).size).toBe(3);
+				expect(next).toBeUndefined();
+				const first = await store.audits({}, { limit: 2 });
+				const rest = await store.audits({}, { limit: 2, cursor: first.next ?? "" });
+				expect([...first.items, ...rest.items]).toEqual(items);
+				expect(rest.next).toBeUndefined();
+				const found = async (filter: AuditFilter) =>
+					(await store.audits(filter, { limit: 10 })).items.map(({ id }) => id);
+				const ids = items.map(({ id }) => id);
+				expect(await found({ who: "bob" })).toEqual([ids[1]]);
+				expect(await found({ action: "discard" })).toEqual([ids[0], ids[1]]);
+				expect(await found({ action: "discard", who: "ann" })).toEqual([ids[0]]);
+				await expect(store.audits({}, { limit: 2, cursor: "'; --" })).rejects.toMatchObject(
+					{ type: "LOTTOR_INVALID_REQUEST" },
+				);
 			});
 
 			it("stats count what there is", async () => {
@@ -1096,6 +1338,12 @@ function matches<T>(wanted: readonly T[] | undefined, value: T): boolean {
 	return wanted === undefined || wanted.includes(value);
 }
 
+function hasTerm(message: MessageRecord, terms: readonly string[] | undefined): boolean {
+	const { target, type, error, orderingKey } = message;
+	const own = [target, type, error?.code ?? "", ...(orderingKey ?? "").split(" ")];
+	return terms === undefined || terms.some((term) => own.includes(term));
+}
+
 function matchesGroup(filter: GroupFilter): (group: GroupRecord) => boolean {
 	return (group) =>
 		matches(filter.states, group.state) &&
@@ -1105,7 +1353,10 @@ function matchesGroup(filter: GroupFilter): (group: GroupRecord) => boolean {
 		group.createdAt >= (filter.since ?? 0) &&
 		group.createdAt < (filter.until ?? Number.POSITIVE_INFINITY) &&
 		group.messages.some(
-			({ target, type }) =>
-				(filter.target ?? target) === target && (filter.type ?? type) === type,
+			(message) =>
+				(filter.target ?? message.target) === message.target &&
+				(filter.type ?? message.type) === message.type &&
+				(filter.errorCode ?? message.error?.code) === message.error?.code &&
+				hasTerm(message, filter.terms),
 		);
 }

@@ -130,13 +130,15 @@ describe("R30, R19: every query that runs often is an index range", () => {
 		const db = new DatabaseSync(file);
 		const tables = new Tables(db);
 		const check = (name: string, plan: Plan) => {
-			const after = plan.order === "id" ? AFTER_ID : AFTER_SEQ;
+			const after = plan.key === "id" ? AFTER_ID : AFTER_SEQ;
 			for (const source of plan.sources) {
 				for (const position of [undefined, after]) {
 					const { sql, values } = queryOf(plan, source, position, 10);
 					const details = detailsOf(db, sql, values);
 					const unbounded =
-						source.where.length === 0 || source.from.includes("_conflict");
+						source.start === undefined &&
+						source.end === undefined &&
+						(source.where.length === 0 || source.from.includes("_conflict"));
 					if (position === undefined && unbounded) {
 						expect(details).toEqual([
 							expect.stringMatching(
@@ -159,8 +161,12 @@ describe("R30, R19: every query that runs often is an index range", () => {
 			{ source: "user", states: ["completed"], conflict: false, until: 5 },
 			{ target: "auth", type: "grant", states: ["committed"], source: "user" },
 			{ states: ["inDoubt"], target: "auth", source: "user" },
+			{ errorCode: "E" },
+			{ terms: ["ada", "auth"], since: 1 },
+			{ terms: ["ada"], errorCode: "E", states: ["committed"] },
 		] as const) {
 			check(JSON.stringify(filter), planGroups(tables, filter));
+			check(`${JSON.stringify(filter)} oldest`, planGroups(tables, filter, "oldest"));
 		}
 		for (const filter of [
 			{},
@@ -173,8 +179,11 @@ describe("R30, R19: every query that runs often is an index range", () => {
 			{ since: 1, until: 2, states: ["consumed"] },
 			{ source: "user", states: ["consumed"], target: "auth", type: "grant" },
 			{ source: "user", states: ["consumed"] },
+			{ terms: ["ada", "auth"], since: 1 },
+			{ terms: ["ada"], errorCode: "E", states: ["failed"] },
 		] as const) {
 			check(JSON.stringify(filter), planMessages(tables, filter));
+			check(`${JSON.stringify(filter)} oldest`, planMessages(tables, filter, "oldest"));
 		}
 		db.close();
 	});
@@ -239,7 +248,7 @@ describe("schema", () => {
 		db.close();
 		await expect(make().open()).rejects.toMatchObject({
 			type: "LOTTOR_STORE_UNUSABLE",
-			message: expect.stringMatching(/has schema 2, this version of Lottor knows 1: install/),
+			message: expect.stringMatching(/has schema 3, this version of Lottor knows 2: install/),
 		});
 	});
 });

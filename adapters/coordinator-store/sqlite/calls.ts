@@ -120,6 +120,7 @@ export function applyOne(tables: Tables, change: Change, now: number): ApplyResu
 			if (!("index" in change) || change.event.type !== "edit") return;
 			const revision = group.messages[change.index]?.revision ?? 0;
 			tables.addPayload(seq, change.index, revision, change.event.content);
+			tables.addTerms(seq, change.index, change.event.terms ?? []);
 		},
 	);
 }
@@ -231,9 +232,11 @@ export function statsOf(tables: Tables): StoreStats {
 			State,
 			number
 		>;
-	const oldest = tables.row(
-		"SELECT created_at FROM lottor_groups INDEXED BY lottor_groups_state WHERE state = 'prepared' ORDER BY seq LIMIT 1",
-	);
+	const oldest = (state: GroupState) =>
+		(tables.row(
+			"SELECT created_at FROM lottor_groups INDEXED BY lottor_groups_state WHERE state = ? ORDER BY seq LIMIT 1",
+			state,
+		)?.["created_at"] as number | undefined) ?? null;
 	const conflicts = tables.row(
 		"SELECT count(*) AS n FROM lottor_groups INDEXED BY lottor_groups_conflict WHERE conflict IS NOT NULL",
 	);
@@ -251,7 +254,8 @@ export function statsOf(tables: Tables): StoreStats {
 		groups: all(GROUP_STATES, counted("group")),
 		messages: all(MESSAGE_STATES, counted("message")),
 		conflicts: Number(conflicts?.["n"]),
-		oldestPrepared: (oldest?.["created_at"] as number | undefined) ?? null,
+		oldestPrepared: oldest("prepared"),
+		oldestInDoubt: oldest("inDoubt"),
 		backlog,
 	};
 }

@@ -10,7 +10,7 @@ const SCAN_ROWS = 2_000;
 /** Text after every text that begins with the prefix: ids are ASCII. */
 const AFTER = "\u{10ffff}";
 
-/** A place in a list: lists go down from it. `key` is a group's `seq`, or its id in lists by prefix. */
+/** A place in a list: lists go on from it. `key` is a group's `seq`, or its id in lists by prefix. */
 export interface Position {
 	readonly key: number | string;
 	readonly index: number;
@@ -27,7 +27,7 @@ interface Condition {
 	readonly values: readonly SQLInputValue[];
 }
 
-/** One index range to walk down. */
+/** One index range to walk along. */
 interface Source {
 	readonly from: string;
 	/** What of the filter the index itself answers. */
@@ -35,174 +35,241 @@ interface Source {
 	/** Column that orders the list, and the message's place, `0` in lists of groups. */
 	readonly key: string;
 	readonly index: string;
-	/** Keys stay below this. */
+	/** Keys are this or above, and stay below that. */
+	readonly start?: string | number;
 	readonly end?: string | number;
 	/** Several rows of the index may belong to one entry of the list. */
 	readonly grouped?: boolean;
 }
 
 /** The ranges that a filter's list walks, and which part of the filter they answer. */
-interface Chosen<Filter> {
-	readonly used: keyof Filter | undefined;
+interface Way<Filter> {
+	readonly by: keyof Filter | undefined;
 	readonly sources: readonly Source[];
 }
 
 /** How a filter is answered: by ranges of an index, walked together, and conditions on top. */
 export interface Plan {
-	readonly order: "seq" | "id";
+	readonly key: "seq" | "id";
+	readonly order: Order;
 	readonly sources: readonly Source[];
 	/** Checked on each row that the sources give. */
 	readonly rest: readonly Condition[];
 }
 
+export type Order = "newest" | "oldest";
+
+/** Conditions that one message of a group fulfils together. */
+const OF_MESSAGES = ["type", "target", "errorCode", "terms"] as const;
+
 /**
- * Plans a list of groups. By index alone: no filter, `idPrefix`, `conflict: true`, `states`,
- * `source`, `target`, `type`, each with `since` and `until` (which filter on top of `idPrefix`).
- * Of several, the first of: prefix, conflict, states that few groups are in, type, target,
- * source, states; the others filter on top.
+ * Plans a list of groups. Each field of the filter but `conflict: false` has an index of its own;
+ * of several the one that leaves the fewest rows is walked, each with `since` and `until` (which
+ * filter on top of `idPrefix`), and the others filter on top.
  */
-export function planGroups(tables: Tables, filter: GroupFilter): Plan {
-	const { states, source, target, type, idPrefix, conflict } = filter;
-	const order = idPrefix === undefined ? "seq" : "id";
-	const { used, sources } = groupSources(filter);
-	const byMessage = used === "type" || used === "target";
+export function planGroups(tables: Tables, filter: GroupFilter, order: Order = "newest"): Plan {
+	const { states, source, idPrefix, conflict } = filter;
+	const ways = idPrefix === undefined ? groupWays(filter) : [byPrefix(idPrefix)];
+	const { by, sources } = fewest(tables, ways, filter);
+	const byMessage = OF_MESSAGES.some((field) => field === by);
 	const column = (name: string) => (byMessage ? ofGroup(name) : `g.${name}`);
 	const rest: Condition[] = [];
-	if (states && used !== "states") rest.push(among(column("state"), states));
-	if (source !== undefined && used !== "source") rest.push(equal(column("source"), source));
-	if (conflict !== undefined && used !== "conflict") {
+	if (states && by !== "states") rest.push(among(column("state"), states));
+	if (source !== undefined && by !== "source") rest.push(equal(column("source"), source));
+	if (conflict !== undefined && by !== "conflict") {
 		rest.push({ sql: `(${column("conflict")} IS NOT NULL) = ?`, values: [conflict ? 1 : 0] });
 	}
-	if (used === "type" && target !== undefined) rest.push(equal("m.target", target));
-	if (!byMessage && (type !== undefined || target !== undefined)) {
+	const ofMessage = messageConditions(filter, by);
+	if (byMessage) rest.push(...ofMessage);
+	else if (ofMessage.length > 0) {
+		const all = [{ sql: "m.seq = g.seq", values: [] }, ...ofMessage];
 		rest.push({
-			sql:
-				"EXISTS (SELECT 1 FROM lottor_messages m WHERE m.seq = g.seq " +
-				"AND m.type = coalesce(?, m.type) AND m.target = coalesce(?, m.target))",
-			values: [type ?? null, target ?? null],
+			sql: `EXISTS (SELECT 1 FROM lottor_messages m WHERE ${all.map(({ sql }) => sql).join(" AND ")})`,
+			values: all.flatMap(({ values }) => values),
 		});
 	}
-	return bounded(tables, { order, sources, rest }, filter);
+	if (by === "idPrefix") rest.push(...times(filter));
+	return { key: by === "idPrefix" ? "id" : "seq", order, sources, rest };
 }
 
-function groupSources(filter: GroupFilter): Chosen<GroupFilter> {
-	const { states, source, target, type, idPrefix, conflict } = filter;
-	const of = (
-		index: string,
-		where: readonly Condition[],
-		more: Partial<Source> = {},
-	): Source => ({
+function byPrefix(idPrefix: string): Way<GroupFilter> {
+	const range = { key: "g.id", index: "0", start: idPrefix, end: idPrefix + AFTER };
+	return { by: "idPrefix", sources: [{ from: `lottor_groups g ${BY_ID}`, where: [], ...range }] };
+}
+
+function groupWays(filter: GroupFilter): Way<GroupFilter>[] {
+	const { states, source, conflict } = filter;
+	const of = (index: string, ...where: Condition[]): Source => ({
 		from: `lottor_groups g ${index}`,
 		where,
 		key: "g.seq",
 		index: "0",
-		...more,
 	});
-	const byState = (wanted: readonly string[]) =>
-		[...new Set(wanted)].map((state) =>
-			of("INDEXED BY lottor_groups_state", [equal("g.state", state)]),
-		);
-	const byMessage = (column: string, value: string): Source => ({
-		from: `lottor_messages m INDEXED BY lottor_messages_${column}`,
-		where: [equal(`m.${column}`, value)],
-		key: "m.seq",
-		index: "0",
-		grouped: true,
-	});
-	if (idPrefix !== undefined) {
-		const where = [{ sql: "g.id >= ?", values: [idPrefix] }];
-		const range = { key: "g.id", end: idPrefix + AFTER };
-		return { used: "idPrefix", sources: [of(BY_ID, where, range)] };
-	}
+	const ways: Way<GroupFilter>[] = [];
 	if (conflict === true) {
-		const where = [{ sql: "g.conflict IS NOT NULL", values: [] }];
-		return { used: "conflict", sources: [of("INDEXED BY lottor_groups_conflict", where)] };
+		const where = { sql: "g.conflict IS NOT NULL", values: [] };
+		ways.push({ by: "conflict", sources: [of("INDEXED BY lottor_groups_conflict", where)] });
 	}
-	if (states && fewGroups(states)) return { used: "states", sources: byState(states) };
-	if (type !== undefined) return { used: "type", sources: [byMessage("type", type)] };
-	if (target !== undefined) return { used: "target", sources: [byMessage("target", target)] };
-	if (source !== undefined) {
-		const where = [equal("g.source", source)];
-		return { used: "source", sources: [of("INDEXED BY lottor_groups_source", where)] };
-	}
-	if (states) return { used: "states", sources: byState(states) };
-	return { used: undefined, sources: [of("NOT INDEXED", [])] };
-}
-
-/**
- * Plans a list of messages. By index alone: no filter, `groupPrefix`, `errorCode`, `states`,
- * `type`, `target`, `source`, each with `since` and `until` (which filter on top of
- * `groupPrefix`). Of several, the first of: prefix, error code, states that few messages are in,
- * type, target, source, states; the others filter on top.
- */
-export function planMessages(tables: Tables, filter: MessageFilter): Plan {
-	const { states, source, target, type, errorCode, groupPrefix } = filter;
-	const { used, sources } = messageSources(filter);
-	const rest: Condition[] = [];
-	if (states && used !== "states") rest.push(among("m.state", states));
-	if (type !== undefined && used !== "type") rest.push(equal("m.type", type));
-	if (target !== undefined && used !== "target") rest.push(equal("m.target", target));
-	if (errorCode !== undefined && used !== "errorCode") {
-		rest.push(equal("m.error_code", errorCode));
-	}
-	if (source !== undefined && used !== "source") rest.push(equal(ofGroup("source"), source));
-	const order = groupPrefix === undefined ? "seq" : "id";
-	return bounded(tables, { order, sources, rest }, filter);
-}
-
-function messageSources(filter: MessageFilter): Chosen<MessageFilter> {
-	const { states, source, target, type, errorCode, groupPrefix } = filter;
-	const of = (index: string, ...where: Condition[]): Source => ({
-		from: `lottor_messages m ${index}`,
-		where,
-		key: "m.seq",
-		index: "m.idx",
-	});
-	const joined = (index: string, where: Condition, more: Partial<Source> = {}): Source => ({
-		from: `lottor_groups g ${index} CROSS JOIN lottor_messages m ON m.seq = g.seq`,
-		where: [where],
-		key: "g.seq",
-		index: "m.idx",
-		...more,
-	});
-	if (groupPrefix !== undefined) {
-		const where = { sql: "g.id >= ?", values: [groupPrefix] };
-		const range = { key: "g.id", end: groupPrefix + AFTER };
-		return { used: "groupPrefix", sources: [joined(BY_ID, where, range)] };
-	}
-	if (errorCode !== undefined) {
-		const where = equal("m.error_code", errorCode);
-		return { used: "errorCode", sources: [of("INDEXED BY lottor_messages_error", where)] };
-	}
-	if (states && (fewMessages(states) || !(type ?? target ?? source))) {
-		const sources = [...new Set(states)].map((state) =>
-			of("INDEXED BY lottor_messages_state", equal("m.state", state)),
-		);
-		return { used: "states", sources };
-	}
-	if (type !== undefined) {
-		const where = equal("m.type", type);
-		return { used: "type", sources: [of("INDEXED BY lottor_messages_type", where)] };
-	}
-	if (target !== undefined) {
-		const where = equal("m.target", target);
-		return { used: "target", sources: [of("INDEXED BY lottor_messages_target", where)] };
+	for (const field of OF_MESSAGES) {
+		const sources = messageSources(field, filter).map((one) => ({
+			...one,
+			index: "0",
+			grouped: true,
+		}));
+		if (filter[field] !== undefined) ways.push({ by: field, sources });
 	}
 	if (source !== undefined) {
 		const where = equal("g.source", source);
-		return { used: "source", sources: [joined("INDEXED BY lottor_groups_source", where)] };
+		ways.push({ by: "source", sources: [of("INDEXED BY lottor_groups_source", where)] });
 	}
-	return { used: undefined, sources: [of("NOT INDEXED")] };
+	if (states) {
+		const sources = [...new Set(states)].map((state) =>
+			of("INDEXED BY lottor_groups_state", equal("g.state", state)),
+		);
+		ways.push({ by: "states", sources });
+	}
+	return ways.length > 0 ? ways : [{ by: undefined, sources: [of("NOT INDEXED")] }];
 }
 
-/** One step down the list. */
+/** Plans a list of messages, in the same way: `groupPrefix`, or the best index of the others. */
+export function planMessages(tables: Tables, filter: MessageFilter, order: Order = "newest"): Plan {
+	const { states, source, groupPrefix } = filter;
+	const { by, sources } = fewest(tables, messageWays(filter), filter);
+	const rest: Condition[] = [];
+	if (states && by !== "states") rest.push(among("m.state", states));
+	if (source !== undefined && by !== "source") rest.push(equal(ofGroup("source"), source));
+	rest.push(...messageConditions(filter, by));
+	if (groupPrefix !== undefined) rest.push(...times(filter));
+	return { key: groupPrefix === undefined ? "seq" : "id", order, sources, rest };
+}
+
+function messageWays(filter: MessageFilter): Way<MessageFilter>[] {
+	const { states, source, groupPrefix } = filter;
+	const joined = (index: string, where: readonly Condition[], key: string): Source => ({
+		from: `lottor_groups g ${index} CROSS JOIN lottor_messages m ON m.seq = g.seq`,
+		where,
+		key,
+		index: "m.idx",
+	});
+	if (groupPrefix !== undefined) {
+		const range = { start: groupPrefix, end: groupPrefix + AFTER };
+		return [{ by: "groupPrefix", sources: [{ ...joined(BY_ID, [], "g.id"), ...range }] }];
+	}
+	const ways: Way<MessageFilter>[] = OF_MESSAGES.filter((one) => filter[one] !== undefined).map(
+		(by) => ({ by, sources: messageSources(by, filter) }),
+	);
+	if (source !== undefined) {
+		const where = [equal("g.source", source)];
+		const sources = [joined("INDEXED BY lottor_groups_source", where, "g.seq")];
+		ways.push({ by: "source", sources });
+	}
+	if (states) {
+		const sources = [...new Set(states)].map((state) => ofMessages("state", "state", state));
+		ways.push({ by: "states", sources });
+	}
+	if (ways.length > 0) return ways;
+	const all = { from: "lottor_messages m NOT INDEXED", where: [], key: "m.seq", index: "m.idx" };
+	return [{ by: undefined, sources: [all] }];
+}
+
+/** The ranges of messages that fulfil one of the conditions on them. */
+function messageSources(
+	field: (typeof OF_MESSAGES)[number],
+	{ type, target, errorCode, terms }: Pick<GroupFilter, (typeof OF_MESSAGES)[number]>,
+): Source[] {
+	if (field === "type" && type !== undefined) return [ofMessages("type", "type", type)];
+	if (field === "target" && target !== undefined) return [ofMessages("target", "target", target)];
+	if (field === "errorCode" && errorCode !== undefined) {
+		return [ofMessages("error", "error_code", errorCode)];
+	}
+	if (field !== "terms" || !terms) return [];
+	return [...new Set(terms)].flatMap((term) => [
+		ofMessages("type", "type", term),
+		ofMessages("target", "target", term),
+		ofMessages("error", "error_code", term),
+		{
+			from: "lottor_terms t CROSS JOIN lottor_messages m ON m.seq = t.seq AND m.idx = t.idx",
+			where: [equal("t.term", term)],
+			key: "t.seq",
+			index: "t.idx",
+		},
+	]);
+}
+
+function ofMessages(index: string, column: string, value: string): Source {
+	return {
+		from: `lottor_messages m INDEXED BY lottor_messages_${index}`,
+		where: [equal(`m.${column}`, value)],
+		key: "m.seq",
+		index: "m.idx",
+	};
+}
+
+function messageConditions(
+	{ type, target, errorCode, terms }: Pick<GroupFilter, (typeof OF_MESSAGES)[number]>,
+	by: string | undefined,
+): Condition[] {
+	const rest: Condition[] = [];
+	if (type !== undefined && by !== "type") rest.push(equal("m.type", type));
+	if (target !== undefined && by !== "target") rest.push(equal("m.target", target));
+	if (errorCode !== undefined && by !== "errorCode") rest.push(equal("m.error_code", errorCode));
+	if (terms && by !== "terms") {
+		const any = ["m.type", "m.target", "m.error_code"].map((column) => among(column, terms));
+		const term = among("t.term", terms);
+		const sql = [
+			...any.map((one) => one.sql),
+			`EXISTS (SELECT 1 FROM lottor_terms t WHERE t.seq = m.seq AND t.idx = m.idx AND ${term.sql})`,
+		].join(" OR ");
+		rest.push({ sql: `(${sql})`, values: [...any, term].flatMap(({ values }) => values) });
+	}
+	return rest;
+}
+
+/** Rows up to which the ways of a filter are told apart. */
+const PROBED_ROWS = 20_000;
+
+/** @returns the way with the fewest rows to walk, within the filter's time; the first of equals */
+function fewest<Filter extends { readonly since?: number; readonly until?: number }>(
+	tables: Tables,
+	ways: readonly Way<Filter>[],
+	filter: Filter,
+): Way<Filter> {
+	let best: { way: Way<Filter>; rows: number } | undefined;
+	for (const { by, sources } of ways) {
+		const way = { by, sources: bounded(tables, sources, filter) };
+		if (ways.length === 1) return way;
+		let rows = 0;
+		for (const source of way.sources) {
+			rows += rowsOf(tables, source, Math.min(best?.rows ?? PROBED_ROWS, PROBED_ROWS));
+			if (rows >= (best?.rows ?? Infinity)) break;
+		}
+		if (!best || rows < best.rows) best = { way, rows };
+		if (rows === 0) break;
+	}
+	return best?.way as Way<Filter>;
+}
+
+function rowsOf(tables: Tables, source: Source, most: number): number {
+	const where = [...source.where, ...within(source, undefined, "newest")];
+	const sql = where.map((one) => one.sql).join(" AND ") || "1";
+	const row = tables.row(
+		`SELECT count(*) AS n FROM (SELECT 1 FROM ${source.from} WHERE ${sql} LIMIT ?)`,
+		...where.flatMap(({ values }) => values),
+		most,
+	);
+	return Number(row?.["n"]);
+}
+
+/** One step along the list. */
 export interface Step {
 	readonly hits: readonly Position[];
 	/** Where to go on; undefined at the end of the list. */
 	readonly next: Position | undefined;
+	/** Rows looked at. */
+	readonly looked: number;
 }
 
-/** Looks at the next rows below `after`: at most `wanted`, more where conditions filter on top. */
+/** Looks at the next rows beyond `after`: at most `wanted`, more where conditions filter on top. */
 export function step(
 	tables: Tables,
 	plan: Plan,
@@ -210,8 +277,9 @@ export function step(
 	wanted: number,
 ): Step {
 	const limit = plan.rest.length === 0 ? wanted : Math.max(wanted, SCAN_ROWS);
+	const compare = comparison(plan.order);
 	const rows: (Position & { hit: boolean })[] = [];
-	let floor: Position | undefined;
+	let edge: Position | undefined;
 	for (const source of plan.sources) {
 		const { sql, values } = queryOf(plan, source, after, limit);
 		const found = tables.rows(sql, ...values);
@@ -223,18 +291,21 @@ export function step(
 			});
 		}
 		const last = rows.at(-1);
-		// Below the last row of a range that was cut, others of its kind may come first.
-		if (found.length === limit && last && (!floor || compare(last, floor) < 0)) floor = last;
+		// Beyond the last row of a range that was cut, others of its kind may come first.
+		if (found.length === limit && last && (!edge || compare(last, edge) < 0)) edge = last;
 	}
 	rows.sort(compare);
+	const looked = rows.length;
 	const hits: Position[] = [];
 	for (const row of rows) {
-		if (floor && compare(row, floor) > 0) return { hits, next: floor };
-		if (!row.hit) continue;
+		if (edge && compare(row, edge) > 0) return { hits, next: edge, looked };
+		// Two ranges may have the same entry.
+		const last = hits.at(-1);
+		if (!row.hit || (last && compare(last, row) === 0)) continue;
 		hits.push(row);
-		if (hits.length === wanted) return { hits, next: row };
+		if (hits.length === wanted) return { hits, next: row, looked };
 	}
-	return { hits, next: floor };
+	return { hits, next: edge, looked };
 }
 
 /** The statement of one range: exported for the test that looks at its query plan. */
@@ -244,16 +315,17 @@ export function queryOf(
 	after: Position | undefined,
 	limit: number,
 ): { sql: string; values: SQLInputValue[] } {
-	const where = [...source.where, ...below(source, after)];
+	const where = [...source.where, ...within(source, after, plan.order)];
 	const hit = plan.rest.map(({ sql }) => sql).join(" AND ");
 	const grouping = source.grouped ? `GROUP BY ${source.key}` : "";
-	const ordering = source.index === "0" ? "" : `, ${source.index} DESC`;
+	const way = plan.order === "newest" ? "DESC" : "ASC";
+	const ordering = source.index === "0" ? "" : `, ${source.index} ${way}`;
 	const test = hit === "" ? "1" : source.grouped ? `max(${hit})` : hit;
 	return {
 		sql:
 			`SELECT ${source.key} AS k, ${source.index} AS i, ${test} AS hit FROM ${source.from} ` +
 			`WHERE ${where.map(({ sql }) => sql).join(" AND ") || "1"} ${grouping} ` +
-			`ORDER BY ${source.key} DESC${ordering} LIMIT ?`,
+			`ORDER BY ${source.key} ${way}${ordering} LIMIT ?`,
 		values: [
 			...plan.rest.flatMap(({ values }) => values),
 			...where.flatMap(({ values }) => values),
@@ -262,19 +334,31 @@ export function queryOf(
 	};
 }
 
-/** SQLite seeks to one upper bound only, so the cursor takes the place of the range's own. */
-function below({ key, index, end, from }: Source, after: Position | undefined): Condition[] {
-	if (end !== undefined && (after === undefined || after.key >= end)) {
-		return [{ sql: `${key} < ?`, values: [end] }];
-	}
-	if (after === undefined) return [];
-	if (index === "0") return [{ sql: `${key} < ?`, values: [after.key] }];
+/**
+ * The bounds of a range: SQLite seeks to one bound on either side only, so the cursor takes the
+ * place of the range's own.
+ */
+function within(source: Source, after: Position | undefined, order: Order): Condition[] {
+	const { key, start, end } = source;
+	const newest = order === "newest";
+	const own = newest ? end : start;
+	const taken =
+		after !== undefined && (own === undefined || (newest ? after.key < own : after.key >= own));
+	const bounds: Condition[] = taken ? beyond(source, after, newest ? "<" : ">") : [];
+	if (start !== undefined && (newest || !taken))
+		bounds.push({ sql: `${key} >= ?`, values: [start] });
+	if (end !== undefined && (!newest || !taken)) bounds.push({ sql: `${key} < ?`, values: [end] });
+	return bounds;
+}
+
+function beyond({ key, index, from }: Source, after: Position, side: "<" | ">"): Condition[] {
+	if (index === "0") return [{ sql: `${key} ${side} ?`, values: [after.key] }];
 	if (!from.includes("JOIN")) {
-		return [{ sql: `(${key}, ${index}) < (?, ?)`, values: [after.key, after.index] }];
+		return [{ sql: `(${key}, ${index}) ${side} (?, ?)`, values: [after.key, after.index] }];
 	}
 	return [
 		{
-			sql: `${key} <= ? AND (${key} < ? OR ${index} < ?)`,
+			sql: `${key} ${side}= ? AND (${key} ${side} ? OR ${index} ${side} ?)`,
 			values: [after.key, after.key, after.index],
 		},
 	];
@@ -295,7 +379,7 @@ export function positionOf(cursor: string, plan: Plan): Position {
 		const [key, index, ...more] = JSON.parse(
 			Buffer.from(cursor, "base64url").toString(),
 		) as unknown[];
-		const known = plan.order === "id" ? typeof key === "string" : Number.isSafeInteger(key);
+		const known = plan.key === "id" ? typeof key === "string" : Number.isSafeInteger(key);
 		if (known && Number.isSafeInteger(index) && more.length === 0) {
 			return { key: key as number | string, index: index as number };
 		}
@@ -312,39 +396,30 @@ export function positionOf(cursor: string, plan: Plan): Position {
 /** `created_at` never falls along `seq`, so that a span of time is a span of `seq`. */
 function bounded(
 	tables: Tables,
-	plan: Plan,
+	sources: readonly Source[],
 	{ since, until }: { readonly since?: number; readonly until?: number },
-): Plan {
-	if (plan.order === "id") {
-		const rest = [...plan.rest];
-		if (since !== undefined) rest.push({ sql: "g.created_at >= ?", values: [since] });
-		if (until !== undefined) rest.push({ sql: "g.created_at < ?", values: [until] });
-		return { ...plan, rest };
-	}
+): readonly Source[] {
+	if (since === undefined && until === undefined) return sources;
 	const firstAt = (time: number) =>
 		(tables.row(FIRST_SINCE_SQL, time)?.["seq"] as number | undefined) ??
 		Number.MAX_SAFE_INTEGER;
-	const sources = plan.sources.map((source) => ({
-		...source,
-		...(until === undefined ? {} : { end: firstAt(until) }),
-		where:
-			since === undefined
-				? source.where
-				: [...source.where, { sql: `${source.key} >= ?`, values: [firstAt(since)] }],
-	}));
-	return { ...plan, sources };
+	const bounds = {
+		...(since !== undefined && { start: firstAt(since) }),
+		...(until !== undefined && { end: firstAt(until) }),
+	};
+	return sources.map((source) => (source.key === "g.id" ? source : { ...source, ...bounds }));
+}
+
+/** The filter's time as conditions, for lists that go by the id. */
+function times({ since, until }: { readonly since?: number; readonly until?: number }) {
+	const rest: Condition[] = [];
+	if (since !== undefined) rest.push({ sql: "g.created_at >= ?", values: [since] });
+	if (until !== undefined) rest.push({ sql: "g.created_at < ?", values: [until] });
+	return rest;
 }
 
 function ofGroup(column: string): string {
 	return `(SELECT g.${column} FROM lottor_groups g WHERE g.seq = m.seq)`;
-}
-
-function fewGroups(states: GroupFilter["states"]): boolean {
-	return states?.every((state) => state === "inDoubt" || state === "prepared") ?? false;
-}
-
-function fewMessages(states: MessageFilter["states"]): boolean {
-	return states?.every((state) => state !== "consumed" && state !== "discarded") ?? false;
 }
 
 function equal(column: string, value: string): Condition {
@@ -358,8 +433,10 @@ function among(column: string, values: readonly string[]): Condition {
 	};
 }
 
-/** Later groups first. */
-function compare(a: Position, b: Position): number {
-	if (a.key !== b.key) return a.key < b.key ? 1 : -1;
-	return b.index - a.index;
+function comparison(order: Order): (a: Position, b: Position) => number {
+	const sign = order === "newest" ? 1 : -1;
+	return (a, b) => {
+		if (a.key !== b.key) return a.key < b.key ? sign : -sign;
+		return (b.index - a.index) * sign;
+	};
 }

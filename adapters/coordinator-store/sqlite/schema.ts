@@ -133,8 +133,44 @@ CREATE TABLE lottor_counters (
 ) WITHOUT ROWID;
 `;
 
+/** What people look for and at: failures, activity, search terms, the audit log. */
+const VERSION_2 = `
+CREATE INDEX lottor_messages_failed ON lottor_messages (target, type, error_code, seq)
+	WHERE state = 'failed';
+
+CREATE TABLE lottor_terms (
+	term TEXT NOT NULL,
+	seq INTEGER NOT NULL,
+	idx INTEGER NOT NULL,
+	PRIMARY KEY (term, seq, idx)
+) WITHOUT ROWID;
+CREATE INDEX lottor_terms_message ON lottor_terms (seq, idx);
+
+CREATE TABLE lottor_activity (
+	step TEXT NOT NULL,
+	at INTEGER NOT NULL,
+	what TEXT NOT NULL,
+	part TEXT NOT NULL,
+	count INTEGER NOT NULL,
+	PRIMARY KEY (step, at, what, part)
+) WITHOUT ROWID;
+
+CREATE TABLE lottor_audit (
+	id INTEGER PRIMARY KEY,
+	at INTEGER NOT NULL,
+	who TEXT NOT NULL,
+	action TEXT NOT NULL,
+	result TEXT NOT NULL,
+	why TEXT,
+	subject TEXT,
+	data TEXT
+);
+CREATE INDEX lottor_audit_who ON lottor_audit (who);
+CREATE INDEX lottor_audit_action ON lottor_audit (action);
+`;
+
 /** What brings a file from schema n to n + 1, at place n. A step that was released never changes. */
-export const MIGRATIONS: readonly string[] = [VERSION_1];
+export const MIGRATIONS: readonly string[] = [VERSION_1, VERSION_2];
 
 /** What the store keeps about itself. */
 export interface Identity {

@@ -10,7 +10,8 @@ import {
 	type PayloadRecord,
 	type TimelineEntry,
 } from "../../../protocol/index.ts";
-import type { MessageRow } from "../contract.ts";
+import { latencyBound, type MessageRow } from "../contract.ts";
+import { ActivityCounts } from "./activity.ts";
 import {
 	entryOf,
 	entryValues,
@@ -45,6 +46,7 @@ export class Tables {
 	readonly #cache = new Map<string, Stored>();
 	#cachedMessages = 0;
 	readonly #deltas = new Map<string, number>();
+	readonly #activity = new ActivityCounts();
 	#dataVersion: unknown;
 	#lastCreated: number | undefined;
 
@@ -72,12 +74,14 @@ export class Tables {
 			);
 		}
 		this.#deltas.clear();
+		this.#activity.write(this);
 		this.statement("COMMIT").run();
 	}
 
 	rollback(): void {
 		this.#forget();
 		this.#deltas.clear();
+		this.#activity.clear();
 		if (this.#db.isTransaction) this.#db.exec("ROLLBACK");
 	}
 
@@ -162,14 +166,16 @@ export class Tables {
 		if (changes === 0) return undefined;
 		this.#lastCreated = group.createdAt;
 		this.#count("group", group.state, 1);
+		this.#activity.add("prepared", group.source, group.createdAt);
 		this.run("INSERT INTO lottor_contexts (seq, content) VALUES (?, ?)", seq, source.context);
 		for (const message of group.messages) {
 			this.run(INSERT_MESSAGE, ...newMessageValues(seq, message));
 			this.#count("message", message.state, 1);
 		}
-		source.messages.forEach((message, index) =>
-			this.addPayload(seq, index, 0, message.content),
-		);
+		source.messages.forEach(({ content, terms = [] }, index) => {
+			this.addPayload(seq, index, 0, content);
+			this.addTerms(seq, index, terms);
+		});
 		const stored = { seq, group };
 		this.#write(stored, entries, group.createdAt);
 		return this.#keep(stored);
@@ -182,6 +188,7 @@ export class Tables {
 		if (before.group.state !== group.state) {
 			this.#count("group", before.group.state, -1);
 			this.#count("group", group.state, 1);
+			this.#groupCame(group, at);
 		}
 		group.messages.forEach((message, index) => {
 			const old = before.group.messages[index];
@@ -190,6 +197,9 @@ export class Tables {
 			if (old.state === message.state) return;
 			this.#countMessage(old, -1);
 			this.#countMessage(message, 1);
+			if (message.state === "consumed" || message.state === "failed") {
+				this.#activity.add(message.state, message.target, at);
+			}
 		});
 		const stored = { seq, group };
 		this.#write(stored, entries, at);
@@ -204,6 +214,17 @@ export class Tables {
 			revision,
 			content,
 		);
+	}
+
+	addTerms(seq: number, index: number, terms: readonly string[]): void {
+		for (const term of terms) {
+			this.run(
+				"INSERT INTO lottor_terms (term, seq, idx) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+				term,
+				seq,
+				index,
+			);
+		}
 	}
 
 	/** The payload that the message has now. Its revision may be lower: a retry can raise the message's. */
@@ -254,7 +275,7 @@ export class Tables {
 		this.#drop(group.id);
 		this.#count("group", group.state, -1);
 		for (const message of group.messages) this.#countMessage(message, -1);
-		for (const table of ["timeline", "payloads", "contexts", "messages", "groups"]) {
+		for (const table of ["terms", "timeline", "payloads", "contexts", "messages", "groups"]) {
 			this.run(`DELETE FROM lottor_${table} WHERE seq = ?`, seq);
 		}
 	}
@@ -293,6 +314,13 @@ export class Tables {
 		entries.forEach((entry, place) => {
 			this.run(INSERT_ENTRY, ...entryValues(stored, entry, place, at));
 		});
+	}
+
+	#groupCame({ state, source, createdAt }: GroupRecord, at: number): void {
+		if (state === "prepared") return;
+		this.#activity.add(state, source, at);
+		if (state !== "completed") return;
+		this.#activity.add("latency", String(latencyBound(at - createdAt)), at);
 	}
 
 	#countMessage(message: MessageRecord, by: number): void {

@@ -6,9 +6,9 @@ import type { PARTICIPANT_ACTIONS } from "../../../protocol/index.ts";
 /**
  * What a crash at a call can change: `write` and `send` have fault points before and after; `work`
  * is a write that runs the user's code within, and has points around that as well; `read` changes
- * nothing; `end` is the orderly stop, which is no crash; `spare` is a write that nothing calls.
+ * nothing; `note` writes what is for people only; `end` is the orderly stop, which is no crash; `spare` is a write that nothing calls.
  */
-type Kind = "write" | "work" | "send" | "read" | "end" | "spare";
+type Kind = "write" | "work" | "send" | "read" | "note" | "end" | "spare";
 
 type MethodOf<T> = {
 	[Name in keyof T]-?: T[Name] extends (...args: never[]) => unknown ? Name : never;
@@ -32,6 +32,13 @@ export const CONTRACTS = {
 		timeline: "read",
 		list: "read",
 		listMessages: "read",
+		countGroups: "read",
+		countMessages: "read",
+		facets: "read",
+		failures: "read",
+		activity: "read",
+		record: "note",
+		audits: "read",
 		stats: "read",
 		purge: "write",
 	} satisfies Record<MethodOf<CoordinatorStore>, Kind>,
