@@ -10,7 +10,15 @@ import {
 	type MessageRecord,
 } from "../../protocol/index.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import { apply, callParticipant, doubling, type Engine, groupBy } from "./engine.ts";
+import {
+	apply,
+	callParticipant,
+	doubling,
+	eachClaim,
+	type Engine,
+	groupBy,
+	instanceKey,
+} from "./engine.ts";
 import type { Fences } from "./fences.ts";
 
 /** How long a sent message waits for an instance that could be asked, at the most. */
@@ -37,34 +45,33 @@ export class Asker {
 
 	/** Looks through the store for messages that are due to be asked about, or fenced. */
 	async pass(): Promise<void> {
-		const { store, owner, settings } = this.#engine;
-		for (;;) {
-			const claimed = await store.claim({
-				kind: "ask",
-				owner,
-				lease: settings.lease + settings.askTimeout,
-				limit: settings.claimLimit,
-			});
-			await this.#handle(claimed);
-			if (claimed.length < settings.claimLimit) return;
-		}
+		const { lease, askTimeout } = this.#engine.settings;
+		// Who did not answer once is not waited for again in this pass.
+		const silent = new Set<string>();
+		await eachClaim(this.#engine, "ask", lease + askTimeout, (claimed) =>
+			this.#handle(claimed, silent),
+		);
 	}
 
-	async #handle(claimed: readonly Claimed[]): Promise<void> {
+	async #handle(claimed: readonly Claimed[], silent: Set<string>): Promise<void> {
 		const now = this.#engine.store.now();
 		const asks: Due[] = [];
+		const others: Promise<void>[] = [];
 		for (const one of claimed) {
 			for (const message of one.group.messages) {
 				if (message.nextAt === null || message.nextAt > now) continue;
 				const due = { claimed: one, message };
-				if (message.state === "discarded") await this.#fenceDiscarded(due);
+				if (message.state === "discarded") others.push(this.#fenceDiscarded(due));
 				else if (message.state === "delivering" && message.plain)
-					await this.#unanswered(due);
+					others.push(this.#unanswered(due));
 				else if (message.state === "delivering") asks.push(due);
 			}
 		}
 		const byTarget = groupBy(asks, ({ message }) => `${message.target}|${message.storeId}`);
-		await Promise.all([...byTarget.values()].map((dues) => this.#askAll(dues)));
+		await Promise.all([
+			...others,
+			...[...byTarget.values()].map((dues) => this.#askAll(dues, silent)),
+		]);
 		// A group can have pending messages due besides: nobody else may claim it until the lease ends.
 		await this.#dispatcher.plan(await this.#again(claimed));
 	}
@@ -83,13 +90,13 @@ export class Asker {
 		return again;
 	}
 
-	async #askAll(dues: readonly Due[]): Promise<void> {
+	async #askAll(dues: readonly Due[], silent: Set<string>): Promise<void> {
 		for (let start = 0; start < dues.length; start += BATCH_ITEMS) {
-			await this.#ask(dues.slice(start, start + BATCH_ITEMS));
+			await this.#ask(dues.slice(start, start + BATCH_ITEMS), silent);
 		}
 	}
 
-	async #ask(dues: readonly Due[]): Promise<void> {
+	async #ask(dues: readonly Due[], silent: Set<string>): Promise<void> {
 		const first = dues[0]?.message;
 		if (!first || first.storeId === null) return;
 		const { view } = this.#engine;
@@ -114,9 +121,18 @@ export class Asker {
 			revision: message.revision,
 		}));
 		const answers = await Promise.all(
-			instances.map((instance) =>
-				callParticipant<AskItem, AskAnswer>(this.#engine, instance, "ask", items),
-			),
+			instances.map(async (instance) => {
+				const key = instanceKey(instance);
+				if (silent.has(key)) return undefined;
+				const said = await callParticipant<AskItem, AskAnswer>(
+					this.#engine,
+					instance,
+					"ask",
+					items,
+				);
+				if (!said) silent.add(key);
+				return said;
+			}),
 		);
 		const backlog = this.#engine.settings.delivery.durable
 			? await this.#engine.settings.delivery.backlog(first.target)

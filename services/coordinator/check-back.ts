@@ -8,7 +8,15 @@ import {
 	type GroupRecord,
 } from "../../protocol/index.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import { apply, callParticipant, doubling, type Engine, groupBy } from "./engine.ts";
+import {
+	apply,
+	callParticipant,
+	doubling,
+	eachClaim,
+	type Engine,
+	groupBy,
+	instanceKey,
+} from "./engine.ts";
 import type { Intake } from "./intake.ts";
 import type { Participant } from "./registry-view.ts";
 
@@ -29,23 +37,21 @@ export class CheckBack {
 
 	/** Looks through the store for groups whose check-back is due. */
 	async pass(): Promise<void> {
-		const { store, owner, settings } = this.#engine;
-		for (;;) {
-			const claimed = await store.claim({
-				kind: "check",
-				owner,
-				lease: settings.lease + 2 * settings.askTimeout,
-				limit: settings.claimLimit,
-			});
-			await this.#handle(claimed);
-			if (claimed.length < settings.claimLimit) return;
-		}
+		const { lease, askTimeout } = this.#engine.settings;
+		// Who did not answer once is not waited for again in this pass.
+		const silent = new Set<string>();
+		await eachClaim(this.#engine, "check", lease + 2 * askTimeout, (claimed) =>
+			this.#handle(claimed, silent),
+		);
 	}
 
-	async #handle(claimed: readonly Claimed[]): Promise<void> {
+	async #handle(claimed: readonly Claimed[], silent: Set<string>): Promise<void> {
 		const { store, view } = this.#engine;
 		const { arrivals } = view;
-		const answers = await this.ask(claimed.map((one) => one.group));
+		const answers = await this.ask(
+			claimed.map((one) => one.group),
+			silent,
+		);
 		const decisions: Decision[] = [];
 		const changes: Change[] = [];
 		for (const { group } of claimed) {
@@ -124,18 +130,26 @@ export class CheckBack {
 	/**
 	 * Asks who can know: first the instance that prepared, if it lives, then any other with the
 	 * same participant store, one after the other (R13).
+	 *
+	 * @param silent who is not to be asked, having left a call unanswered; who does so is added
 	 * @returns the answers by group id; a group without one got none
 	 */
-	async ask(groups: readonly GroupRecord[]): Promise<Map<string, CheckAnswer>> {
+	async ask(
+		groups: readonly GroupRecord[],
+		silent = new Set<string>(),
+	): Promise<Map<string, CheckAnswer>> {
 		const answers = new Map<string, CheckAnswer>();
 		const bySource = groupBy(groups, (group) => `${group.source}|${group.storeId}`);
-		await Promise.all([...bySource.values()].map((some) => this.#askSource(some, answers)));
+		await Promise.all(
+			[...bySource.values()].map((some) => this.#askSource(some, answers, silent)),
+		);
 		return answers;
 	}
 
 	async #askSource(
 		groups: readonly GroupRecord[],
 		answers: Map<string, CheckAnswer>,
+		silent: Set<string>,
 	): Promise<void> {
 		const first = groups[0];
 		if (!first) return;
@@ -151,7 +165,7 @@ export class CheckBack {
 				let open: readonly GroupRecord[] = some;
 				for (const instance of order) {
 					if (open.length === 0) return;
-					await this.#askInstance(instance, open, answers);
+					await this.#askInstance(instance, open, answers, silent);
 					open = open.filter((group) => !answers.has(group.id));
 				}
 				const why =
@@ -167,8 +181,11 @@ export class CheckBack {
 		instance: Participant,
 		groups: readonly GroupRecord[],
 		answers: Map<string, CheckAnswer>,
+		silent: Set<string>,
 	): Promise<void> {
+		const key = instanceKey(instance);
 		for (let start = 0; start < groups.length; start += ITEMS_A_CALL) {
+			if (silent.has(key)) return;
 			const some = groups.slice(start, start + ITEMS_A_CALL);
 			const items = await Promise.all(some.map((group) => this.#item(group)));
 			const said = await callParticipant<CheckItem, CheckAnswer>(
@@ -177,6 +194,7 @@ export class CheckBack {
 				"check",
 				items,
 			);
+			if (!said) silent.add(key);
 			some.forEach((group, place) => {
 				const answer = said?.[place];
 				if (answer && answer.result !== "none") answers.set(group.id, answer);

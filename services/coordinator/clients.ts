@@ -33,7 +33,6 @@ interface NodeView {
 /** Every living producer and consumer, by node; asks each how it is. */
 export async function clients(engine: Engine): Promise<Client[]> {
 	const { view, broker, settings } = engine;
-	view.refresh();
 	const byNode = groupBy(view.participants, (one) => one.nodeID);
 	return Promise.all(
 		[...byNode.values()].map(async (services): Promise<Client> => {

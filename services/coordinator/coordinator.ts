@@ -18,6 +18,7 @@ import type { Engine } from "./engine.ts";
 import { Fences } from "./fences.ts";
 import { Flights } from "./flights.ts";
 import { Intake } from "./intake.ts";
+import { Lane } from "./lane.ts";
 import { meters } from "./meters.ts";
 import { Operator } from "./operator.ts";
 import type { Settings } from "./options.ts";
@@ -63,16 +64,22 @@ export class CoordinatorCore {
 	 * of them must not forget it; what lies further off is found by polling.
 	 */
 	readonly #soon = new Set<number>();
-	#passing: Promise<void> | undefined;
-	#passAgain = false;
+	readonly #lanes: readonly Lane[];
 	#purgedAt = 0;
 	#reopenAt = 0;
 	#stopped = false;
 	#failing = false;
+	/** Passes that failed: one that saw none since its beginning proves that the store works again. */
+	#failures = 0;
 
 	/** Use {@link CoordinatorCore.start}. */
-	private constructor(engine: Omit<Engine, "wakeAt">) {
-		this.engine = { ...engine, wakeAt: (at) => this.#arm(at) };
+	private constructor(engine: Omit<Engine, "wakeAt" | "stopping" | "lags">) {
+		this.engine = {
+			...engine,
+			lags: new Map(),
+			wakeAt: (at) => this.#arm(at),
+			stopping: () => this.#stopped,
+		};
 		const fences = new Fences(this.engine);
 		this.#dispatcher = new Dispatcher(this.engine, fences, async (report) => {
 			const [answer] = await this.intake.report([report]);
@@ -81,6 +88,15 @@ export class CoordinatorCore {
 		this.intake = new Intake(this.engine, this.#dispatcher);
 		this.#asker = new Asker(this.engine, this.#dispatcher, fences);
 		this.#checkBack = new CheckBack(this.engine, this.intake, this.#dispatcher);
+		this.#lanes = [
+			() => this.#checkBack.pass(),
+			() => this.#asker.pass(),
+			async () => {
+				await this.#dispatcher.wakeHungry();
+				await this.#dispatcher.pass();
+			},
+			() => this.#purge(),
+		].map((pass) => new Lane(() => this.#guard(pass)));
 		this.operator = new Operator(this.engine, {
 			fences,
 			checkBack: this.#checkBack,
@@ -180,41 +196,33 @@ export class CoordinatorCore {
 	 * Does all that is due by now; what comes up meanwhile is done too.
 	 * Never rejects: what failed stays in the store and comes up again.
 	 */
-	runDue(): Promise<void> {
-		this.#passAgain = true;
-		this.#passing ??= this.#passes().finally(() => {
-			this.#passing = undefined;
-		});
-		return this.#passing;
-	}
-
-	#forgetPassed(): void {
+	async runDue(): Promise<void> {
+		if (this.#stopped) return;
 		const now = this.engine.store.now();
 		for (const at of this.#soon) if (at <= now) this.#soon.delete(at);
+		this.#look();
+		const done = this.#lanes.map((lane) => lane.go());
+		this.#arm(Math.min(...this.#soon));
+		await Promise.all(done);
 	}
 
-	async #passes(): Promise<void> {
-		while (this.#passAgain && !this.#stopped) {
-			this.#passAgain = false;
-			this.#forgetPassed();
-			this.#look();
-			try {
-				await this.#checkBack.pass();
-				await this.#dispatcher.wakeHungry();
-				await this.#asker.pass();
-				await this.#dispatcher.pass();
-				await this.#purge();
-				if (this.#failing) this.engine.logger.info("The coordinator store works again");
+	async #guard(pass: () => Promise<void>): Promise<void> {
+		if (this.#stopped) return;
+		const before = this.#failures;
+		try {
+			await pass();
+			if (this.#failing && this.#failures === before) {
 				this.#failing = false;
-			} catch (error) {
-				await this.#failed(error);
+				this.engine.logger.info("The coordinator store works again");
 			}
+		} catch (error) {
+			await this.#failed(error);
 		}
-		this.#arm(Math.min(...this.#soon));
 	}
 
 	async #failed(error: unknown): Promise<void> {
 		const { logger, store, settings } = this.engine;
+		this.#failures++;
 		if (this.#stopped) return;
 		if (!hasCode(error, "LOTTOR_STORE_UNAVAILABLE")) {
 			logger.error("A pass over due work failed; it is tried again", error);
@@ -261,12 +269,23 @@ export class CoordinatorCore {
 		if (this.#stopped) throw new LottorError("LOTTOR_STOPPING", "This coordinator is stopping");
 	}
 
-	/** Ends the work under way, stores it, closes. */
+	/**
+	 * Takes no new work, hands back what it has claimed, and waits a while for the reports of what
+	 * it is sending: others then need neither to wait for leases nor to ask.
+	 */
 	async stop(): Promise<void> {
 		this.#stopped = true;
 		this.#timer?.cancel();
 		this.#dispatcher.stop();
-		await this.#passing;
+		await Promise.all(this.#lanes.map((lane) => lane.idle()));
+		const { clock, stopTimeout } = this.engine.settings;
+		await new Promise<void>((resolve) => {
+			const timer = clock.after(stopTimeout, resolve);
+			void this.#dispatcher.sendsEnded().then(() => {
+				timer.cancel();
+				resolve();
+			});
+		});
 		await this.engine.settings.delivery.stop();
 		await this.engine.store.close();
 	}

@@ -14,7 +14,7 @@ import {
 	type Report,
 	WIRE_VERSION,
 } from "../../protocol/index.ts";
-import { apply, type Engine } from "./engine.ts";
+import { apply, eachClaim, type Engine } from "./engine.ts";
 import type { Fences } from "./fences.ts";
 
 /** How long a message waits for a target at the most, before its case is looked at again. */
@@ -25,6 +25,11 @@ const REFUSED_MS = 1_000;
 
 type MessageChange = Extract<Change, { index: number }>;
 
+interface DueMessage {
+	readonly claimed: Claimed;
+	readonly message: MessageRecord;
+}
+
 /** Sends what is due: at once after a commit, and whatever the store says is due. */
 export class Dispatcher {
 	readonly #engine: Engine;
@@ -32,6 +37,8 @@ export class Dispatcher {
 	readonly #report: (report: Report) => Promise<boolean>;
 	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
+	/** Sends whose items have not all been settled. */
+	readonly #sends = new Set<Promise<void>>();
 	#stopped = false;
 
 	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<boolean>) {
@@ -44,6 +51,11 @@ export class Dispatcher {
 	stop(): void {
 		this.#stopped = true;
 		this.#ready.clear();
+	}
+
+	/** Waits for what is being sent, so that its reports are stored here and nobody has to ask. */
+	async sendsEnded(): Promise<void> {
+		await Promise.all(this.#sends);
 	}
 
 	/** What `decide` needs to start delivery with the commit itself. */
@@ -126,40 +138,41 @@ export class Dispatcher {
 
 	/** Looks through the store for messages that are due to be sent. */
 	async pass(): Promise<void> {
-		const { store, owner, settings } = this.#engine;
-		for (;;) {
-			if (this.#stopped) return;
-			const claimed = await store.claim({
-				kind: "deliver",
-				owner,
-				lease: settings.lease,
-				limit: settings.claimLimit,
-			});
-			await this.plan(claimed);
-			if (claimed.length < settings.claimLimit) return;
-		}
+		const { lease } = this.#engine.settings;
+		await eachClaim(this.#engine, "deliver", lease, (claimed) => this.plan(claimed));
 	}
 
 	/** Sends the due pending messages of groups that are leased to this coordinator, or lets them wait. */
 	async plan(claimed: readonly Claimed[]): Promise<void> {
+		const now = this.#engine.store.now();
+		const due = claimed.flatMap((one) =>
+			one.group.messages
+				.filter((message) => message.state === "pending" && isDue(message, now))
+				.map((message): DueMessage => ({ claimed: one, message })),
+		);
+		// A fence waits for its instance's answer; the others do not wait for the fence.
+		const [fencing, plain] = split(due, ({ message }) => needsFence(message));
+		await Promise.all([this.#planSome(plain), ...fencing.map((one) => this.#planSome([one]))]);
+	}
+
+	async #planSome(due: readonly DueMessage[]): Promise<void> {
 		const { view, store } = this.#engine;
 		const { arrivals } = view;
-		const now = store.now();
 		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
-		for (const one of claimed) {
-			let full = one;
-			for (const message of one.group.messages) {
-				if (message.state !== "pending" || !isDue(message, now)) continue;
-				const change = await this.#step(one.group, message);
-				if (!change) continue;
-				changes.push(change);
-				if (change.event.type !== "sent") continue;
-				// It may have become due after the claim, which brings the payloads of what was due then.
-				if (!currentPayload(full.payloads, message))
-					full = { ...one, payloads: await store.payloads(one.group.id) };
-				sending.push({ claimed: full, index: message.index });
+		const complete = new Map<Claimed, Claimed>();
+		for (const { claimed, message } of due) {
+			const change = await this.#step(claimed.group, message);
+			if (!change) continue;
+			changes.push(change);
+			if (change.event.type !== "sent") continue;
+			let full = complete.get(claimed) ?? claimed;
+			// It may have become due after the claim, which brings the payloads of what was due then.
+			if (!currentPayload(full.payloads, message)) {
+				full = { ...claimed, payloads: await store.payloads(claimed.group.id) };
+				complete.set(claimed, full);
 			}
+			sending.push({ claimed: full, index: message.index });
 		}
 		const results = await apply(this.#engine, changes);
 		const sent = new Map<Claimed, MessageRecord[]>();
@@ -176,8 +189,7 @@ export class Dispatcher {
 			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
 		});
 		for (const [one, messages] of sent) this.#send(one, messages);
-		if (view.arrivals !== arrivals)
-			this.wakeAgain(changes.map((change) => targetOf(claimed, change)));
+		if (view.arrivals !== arrivals) this.wakeAgain(due.map(({ message }) => message.target));
 	}
 
 	/**
@@ -280,6 +292,7 @@ export class Dispatcher {
 		}
 		if (items.length === 0) return;
 		this.#engine.meters.count("sent", items.length);
+		const settling: Promise<unknown>[] = [];
 		const sent = this.#engine.settings.delivery.send(
 			items.map((item) => item.outgoing),
 			(place, result) => {
@@ -287,10 +300,17 @@ export class Dispatcher {
 				if (!item) return Promise.resolve(false);
 				const settled = this.#settled(group, item.message, result);
 				this.#quietly(settled);
-				return settled.catch(() => false);
+				const stored = settled.catch(() => false);
+				settling.push(stored);
+				return stored;
 			},
 		);
 		this.#quietly(sent);
+		const ended = sent
+			.catch(() => undefined)
+			.then(async () => void (await Promise.all(settling)))
+			.finally(() => this.#sends.delete(ended));
+		this.#sends.add(ended);
 	}
 
 	async #settled(
@@ -372,9 +392,8 @@ export class Dispatcher {
 	}
 }
 
-function targetOf(claimed: readonly Claimed[], change: MessageChange): string {
-	const one = claimed.find(({ group }) => group.id === change.id);
-	return one?.group.messages[change.index]?.target ?? "";
+function split<T>(items: readonly T[], test: (item: T) => boolean): [T[], T[]] {
+	return [items.filter(test), items.filter((item) => !test(item))];
 }
 
 function isDue(message: MessageRecord, now: number): boolean {

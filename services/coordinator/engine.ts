@@ -1,16 +1,24 @@
 import type { ServiceBroker } from "moleculer";
-import type { ApplyResult, CoordinatorStore } from "../../adapters/coordinator-store/index.ts";
+import type {
+	ApplyResult,
+	Claimed,
+	ClaimRequest,
+	CoordinatorStore,
+} from "../../adapters/coordinator-store/index.ts";
 import {
 	type Change,
 	due,
+	type DueKind,
 	messageOf,
 	type Owner,
 	PARTICIPANT_ACTIONS,
+	sameOwner,
 } from "../../protocol/index.ts";
 import type { Flights } from "./flights.ts";
 import type { Meters } from "./meters.ts";
 import type { Settings } from "./options.ts";
 import type { RegistryView } from "./registry-view.ts";
+import { slotsOf } from "./share.ts";
 
 /** What every part of the coordinator works with. */
 export interface Engine {
@@ -28,6 +36,55 @@ export interface Engine {
 	readonly meters: Meters;
 	/** Asks for a pass over due work at that time of the store's clock. */
 	wakeAt(at: number): void;
+	/** How late claimed work was, by kind, in milliseconds; of the last claim of each kind. */
+	readonly lags: Map<DueKind, number>;
+	/** Whether this coordinator ends: what it claims now is to be handed back. */
+	stopping(): boolean;
+}
+
+/**
+ * Claims due groups one batch after another and has each handled, until nothing is left. Batches
+ * hold what is this coordinator's share and what anybody may take since it is overdue.
+ *
+ * @param lease milliseconds that handling one batch may take
+ */
+export async function eachClaim(
+	engine: Engine,
+	kind: DueKind,
+	lease: number,
+	handle: (claimed: Claimed[]) => Promise<void>,
+): Promise<void> {
+	const { store, owner, settings } = engine;
+	for (;;) {
+		const share = shareOf(engine);
+		const limit = settings.claimLimit;
+		const claimed = await store.claim({ kind, owner, lease, limit, ...(share && { share }) });
+		if (engine.stopping()) {
+			await store.release(claimed.map(({ group: { id, epoch } }) => ({ id, epoch })));
+			return;
+		}
+		engine.lags.set(kind, lagOf(claimed[0], store.now()));
+		await handle(claimed);
+		if (claimed.length < limit) return;
+	}
+}
+
+/** @returns the slots to claim from, where other coordinators work on the same store */
+export function shareOf({ view, storeId, broker, settings }: ShareView): ClaimRequest["share"] {
+	const living = view.coordinators.filter((one) => one.storeId === storeId);
+	const self = { nodeID: broker.nodeID, instanceID: broker.instanceID };
+	if (living.every((one) => sameOwner(one, self))) return undefined;
+	return { slots: slotsOf(self, living), after: settings.lease };
+}
+
+type ShareView = Pick<Engine, "view" | "storeId" | "broker" | "settings">;
+
+/** Claims come oldest first. */
+function lagOf(oldest: Claimed | undefined, now: number): number {
+	if (!oldest) return 0;
+	const { checkAt, messages } = oldest.group;
+	const times = [checkAt, ...messages.map(({ nextAt }) => nextAt)].filter((at) => at !== null);
+	return Math.max(now - Math.min(now, ...times), 0);
 }
 
 /** Applies changes and sees to it that what they make due is taken up in time. */
@@ -45,6 +102,11 @@ export async function apply(engine: Engine, changes: readonly Change[]): Promise
 /** An instance that one of Lottor's own actions is called on. */
 interface Callee extends Owner {
 	readonly service: string;
+}
+
+/** @returns a name of the instance, for sets */
+export function instanceKey({ nodeID, instanceID, service }: Callee): string {
+	return `${nodeID}|${instanceID}|${service}`;
 }
 
 /**

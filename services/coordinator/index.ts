@@ -1,4 +1,3 @@
-import { hostname } from "node:os";
 import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
 import type {
 	GroupFilter,
@@ -17,6 +16,7 @@ import {
 } from "../../protocol/index.ts";
 import { clients } from "./clients.ts";
 import { CoordinatorCore } from "./coordinator.ts";
+import { coordinators, statusOf } from "./coordinators.ts";
 import { invalid } from "./intake.ts";
 import { checkOptions, type CoordinatorOptions } from "./options.ts";
 import { checkGroupQuery, checkMessageQuery, groupView, type GroupView } from "./queries.ts";
@@ -24,6 +24,7 @@ import { checkGroupQuery, checkMessageQuery, groupView, type GroupView } from ".
 export type { CoordinatorOptions } from "./options.ts";
 export type { GroupView } from "./queries.ts";
 export type { Client } from "./clients.ts";
+export type { CoordinatorStatus, CoordinatorView } from "./coordinators.ts";
 export type { OperatorItem } from "./operator.ts";
 
 /** Most items that one call may bring; the mixin sends a tenth of it. */
@@ -148,19 +149,16 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 					return clients(coreOf(this).engine);
 				},
 			},
+			coordinators: {
+				visibility: "public",
+				handler(this: Service) {
+					return coordinators(coreOf(this).engine);
+				},
+			},
 			health: {
 				visibility: "public",
 				handler(this: Service) {
-					const { engine, ready } = coreOf(this);
-					return {
-						ready,
-						storeId: engine.storeId,
-						store: engine.store.description,
-						delivery: engine.settings.delivery.description,
-						nodeID: engine.broker.nodeID,
-						host: hostname(),
-						inFlight: engine.flights.size,
-					};
+					return statusOf(coreOf(this));
 				},
 			},
 		},

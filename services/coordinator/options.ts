@@ -70,6 +70,8 @@ export interface CoordinatorOptions {
 	readonly keepRolledBack?: Duration;
 	/** How often the store is looked through for work that became due. @default "1s" */
 	readonly pollInterval?: Duration;
+	/** How long a graceful stop waits for the reports of what is being sent. @default "5s" */
+	readonly stopTimeout?: Duration;
 	/** Groups taken from the store at once. @default 200 */
 	readonly claimLimit?: number;
 	/** For tests. @default the machine's */
@@ -104,6 +106,7 @@ export interface Settings {
 	readonly keepCompleted: number;
 	readonly keepRolledBack: number;
 	readonly pollInterval: number;
+	readonly stopTimeout: number;
 	readonly claimLimit: number;
 	readonly clock: Clock;
 	readonly random: Random;
@@ -123,6 +126,7 @@ const DURATIONS = {
 	keepCompleted: "7d",
 	keepRolledBack: "1d",
 	pollInterval: "1s",
+	stopTimeout: "5s",
 } as const;
 
 const COUNTS = {

@@ -3,7 +3,9 @@ import type { TargetInstance } from "../../adapters/delivery/index.ts";
 import {
 	type Clock,
 	COORDINATOR_SERVICE,
+	type CoordinatorMetadata,
 	type Guarantee,
+	type LivingService,
 	livingServices,
 	type Owner,
 	type ParticipantMetadata,
@@ -31,6 +33,11 @@ export interface Arrivals {
 	readonly storeIds: ReadonlySet<string>;
 }
 
+/** A living coordinator; without a store while it does not work yet. */
+export interface LivingCoordinator extends Owner {
+	readonly storeId: string | null;
+}
+
 /** How long somebody who left is remembered, in milliseconds: well over any `deadAfter`. */
 const FORGET_MS = 2 * 3_600_000;
 
@@ -48,7 +55,7 @@ export class RegistryView {
 	#services = new Map<string, Owner[]>();
 	#known = new Set<string>();
 	#lastSeen = new Map<string, number>();
-	#coordinators: Owner[] = [];
+	#coordinators: LivingCoordinator[] = [];
 	#arrivals = 0;
 	/** Living names with their stores, to see who arrives. */
 	#pairs = new Set<string>();
@@ -73,7 +80,7 @@ export class RegistryView {
 		this.#participants = [];
 		this.#byTarget = new Map();
 		this.#services = new Map();
-		this.#coordinators = coordinators.map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		this.#coordinators = coordinators.map(coordinatorOf);
 		for (const service of living) {
 			const owner = { nodeID: service.nodeID, instanceID: service.instanceID };
 			this.#lastSeen.set(ownerKey(owner), now);
@@ -126,7 +133,7 @@ export class RegistryView {
 	}
 
 	/** Every living coordinator, whatever its store. */
-	get coordinators(): readonly Owner[] {
+	get coordinators(): readonly LivingCoordinator[] {
 		return this.#coordinators;
 	}
 
@@ -209,6 +216,12 @@ function add<T>(map: Map<string, T[]>, key: string, value: T): void {
 	const list = map.get(key);
 	if (list) list.push(value);
 	else map.set(key, [value]);
+}
+
+function coordinatorOf({ nodeID, instanceID, metadata }: LivingService): LivingCoordinator {
+	const said = metadata["lottor"] as Partial<CoordinatorMetadata> | undefined;
+	const ready = said?.ready === true && typeof said.storeId === "string";
+	return { nodeID, instanceID, storeId: ready ? (said.storeId ?? null) : null };
 }
 
 function participantOf(

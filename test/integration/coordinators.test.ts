@@ -1,0 +1,198 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import { ServiceBroker, type ServiceSchema } from "moleculer";
+
+import { slotOf } from "../../adapters/coordinator-store/index.ts";
+import {
+	type CheckAnswer,
+	type ConsumeAnswer,
+	newGroupId,
+	systemRandom,
+} from "../../protocol/index.ts";
+import {
+	Coordinator,
+	type CoordinatorOptions,
+	type CoordinatorView,
+	type GroupView,
+	runDue,
+} from "../../services/coordinator/index.ts";
+import { slotsOf } from "../../services/coordinator/share.ts";
+import { reportOf, scripted } from "../support/coordinator.ts";
+import { ManualClock } from "../support/manual-clock.ts";
+import { until } from "../support/until.ts";
+
+let folder: string;
+let clock: ManualClock;
+const brokers: ServiceBroker[] = [];
+
+beforeEach(() => {
+	folder = mkdtempSync(join(tmpdir(), "lottor-"));
+	clock = new ManualClock();
+});
+
+afterEach(async () => {
+	await Promise.all(brokers.splice(0).map((broker) => broker.stop()));
+	rmSync(folder, { recursive: true, force: true });
+});
+
+async function node(nodeID: string, ...schemas: ServiceSchema[]): Promise<ServiceBroker> {
+	const broker = new ServiceBroker({ nodeID, logger: false, transporter: "Fake" });
+	for (const schema of schemas) broker.createService(schema);
+	await broker.start();
+	brokers.push(broker);
+	return broker;
+}
+
+/** A coordinator on the file that all of this test share. */
+function coordinator(nodeID: string, options: CoordinatorOptions = {}): Promise<ServiceBroker> {
+	const store = `sqlite:${join(folder, "lottor.db")}`;
+	return node(nodeID, Coordinator({ store, clock, ...options }));
+}
+
+async function prepared(at: ServiceBroker, target: string, source = "user"): Promise<string> {
+	const id = newGroupId(clock, systemRandom);
+	const owner = { nodeID: "gone", instanceID: "gone" };
+	const messages = [{ target, type: "t", content: "{}" }];
+	const guarantee = "transactional";
+	const items = [{ id, source, storeId: `store-${source}`, guarantee, owner, messages }];
+	await at.call("lottor.prepare", { items }, { nodeID: at.nodeID });
+	return id;
+}
+
+const sees = (at: ServiceBroker, services: number) =>
+	until(() => (at.registry.getServiceList({ skipInternal: true }) as []).length === services);
+
+async function view(at: ServiceBroker, id: string): Promise<GroupView> {
+	return at.call<GroupView, object>("lottor.groups.get", { id }, { nodeID: at.nodeID });
+}
+
+describe("several coordinators on one store", () => {
+	test("each claims what its share is; nobody takes a group twice", async () => {
+		const user = scripted("user");
+		user.check = () => ({ result: "rolledBack" });
+		const [a, b] = [await coordinator("a"), await coordinator("b")];
+		await node("users", user.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const ids: string[] = [];
+		for (let n = 0; n < 40; n++) ids.push(await prepared(a, "auth"));
+		await clock.advance(10_000);
+		await Promise.all([runDue(a), runDue(b)]);
+
+		expect(user.checked.map(({ id }) => id).sort()).toEqual([...ids].sort());
+		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		const slots = new Set(slotsOf({ nodeID: "a", instanceID: a.instanceID }, living));
+		for (const id of ids) {
+			const { timeline } = await view(a, id);
+			expect(timeline.map((entry) => entry.event)).toContain("rollback");
+		}
+		const shares = await Promise.all(
+			[a, b].map(async (one) => {
+				const all = await one.call<CoordinatorView[]>("lottor.coordinators");
+				return all.map(({ nodeID, status }) => [nodeID, status?.share]).sort();
+			}),
+		);
+		const expected = [
+			["a", slots.size / 256],
+			["b", 1 - slots.size / 256],
+		];
+		expect(shares).toEqual([expected, expected]);
+	});
+
+	test("what its owner does not take is anybody's once it is overdue by a lease", async () => {
+		const user = scripted("user");
+		user.check = () => ({ result: "rolledBack" });
+		const a = await coordinator("a");
+		const [own] = await a.call<CoordinatorView[]>("lottor.coordinators");
+		// It lives, by the registry, and does nothing.
+		const { lottor } = a.getLocalService("lottor").metadata as { lottor: object };
+		const metadata = { lottor: { ...lottor } };
+		const b = await node("b", { name: "lottor", metadata });
+		expect(own?.status?.share).toBe(1);
+		await node("users", user.schema);
+		await sees(a, 3);
+		const ids: string[] = [];
+		for (let n = 0; n < 40; n++) ids.push(await prepared(a, "auth"));
+		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		const slots = new Set(slotsOf({ nodeID: "a", instanceID: a.instanceID }, living));
+		const mine = ids.filter((id) => slots.has(slotOf(id)));
+		expect(mine.length).toBeLessThan(ids.length);
+		await clock.advance(10_000);
+		await runDue(a);
+		expect(user.checked.map(({ id }) => id).sort()).toEqual([...mine].sort());
+		await clock.advance(5_000);
+		await runDue(a);
+		expect(user.checked.map(({ id }) => id).sort()).toEqual([...ids].sort());
+	});
+
+	test("one that leaves in good order has its sends reported first", async () => {
+		const auth = scripted("auth");
+		let end: (answer: ConsumeAnswer) => void = () => undefined;
+		auth.consume = () => new Promise((resolve) => (end = resolve));
+		const [a, b] = [await coordinator("a"), await coordinator("b")];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const id = await prepared(a, "auth");
+		const items = [{ id, storeId: "store-user" }];
+		await a.call("lottor.commit", { items }, { nodeID: "a" });
+		await until(() => auth.consumed.length === 1);
+		const [envelope] = auth.consumed;
+		const stopped = a.stop();
+		brokers.splice(brokers.indexOf(a), 1);
+		if (envelope) end({ result: "reported", report: reportOf(envelope) });
+		await stopped;
+
+		expect((await view(b, id)).group.state).toBe("completed");
+	});
+
+	test("one whose sends don't end stops all the same", async () => {
+		const auth = scripted("auth");
+		auth.consume = () => new Promise(() => undefined);
+		const a = await coordinator("a", { stopTimeout: "5s" });
+		await node("auths", auth.schema);
+		await sees(a, 2);
+		const id = await prepared(a, "auth");
+		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] });
+		await until(() => auth.consumed.length === 1);
+		brokers.splice(brokers.indexOf(a), 1);
+		let ended = false;
+		void a.stop().then(() => (ended = true));
+		await until(async () => {
+			await clock.advance(1_000);
+			return ended;
+		});
+	});
+});
+
+describe("one coordinator", () => {
+	test("a source that does not answer holds up no delivery", async () => {
+		const user = scripted("user");
+		const auth = scripted("auth");
+		let asked: () => void = () => undefined;
+		const asking = new Promise<void>((resolve) => (asked = resolve));
+		let answer: (said: CheckAnswer) => void = () => undefined;
+		user.check = () => {
+			asked();
+			return new Promise((resolve) => (answer = resolve));
+		};
+		auth.consume = (envelope) => ({
+			result: "reported",
+			report: reportOf(envelope, envelope.attempt === 1 ? { delay: 5_000 } : undefined),
+		});
+		const a = await coordinator("a", { askTimeout: "1m" });
+		await node("others", user.schema, auth.schema);
+		await sees(a, 3);
+		await prepared(a, "auth");
+		const id = await prepared(a, "auth");
+		await clock.advance(9_000);
+		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] });
+		await until(async () => (await view(a, id)).group.messages[0]?.attempts === 1);
+		await clock.advance(1_000);
+		await asking;
+		await clock.advance(6_000);
+		await until(() => auth.consumed.length === 2);
+		answer({ result: "rolledBack" });
+	});
+});
