@@ -147,7 +147,7 @@ export class CoordinatorCore {
 		return this.engine.view.participants;
 	}
 
-	/** The registry changed: somebody may be waited for. */
+	/** Looks at the registry: somebody may be waited for. */
 	registryChanged(): void {
 		if (!this.#stopped && this.#look()) this.#arm(this.engine.store.now());
 	}

@@ -146,13 +146,17 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			clients: {
 				visibility: "public",
 				handler(this: Service) {
-					return clients(coreOf(this).engine);
+					const core = coreOf(this);
+					core.registryChanged();
+					return clients(core.engine);
 				},
 			},
 			coordinators: {
 				visibility: "public",
 				handler(this: Service) {
-					return coordinators(coreOf(this).engine);
+					const core = coreOf(this);
+					core.registryChanged();
+					return coordinators(core.engine);
 				},
 			},
 			health: {
