@@ -63,7 +63,7 @@ async function store(file: string): Promise<Subject> {
 		async once() {
 			const id = newGroupId(systemClock, systemRandom);
 			const message = { target: "auth", type: "grant-role", content, bytes: content.length };
-			const rest = { delay: 0, maxAttempts: null, orderingKey: null, plain: false };
+			const rest = { delay: 0, maxAttempts: null, orderingKey: null, plain: false as const };
 			await store.insert([
 				{
 					id,

@@ -27,7 +27,7 @@ export const ERRORS = {
 		status: 422,
 		retryable: false,
 		summary:
-			"A payload is cyclic or holds what JSON cannot carry; `data.field` names the place.",
+			"A payload is cyclic or holds what the serializer cannot carry; `data.field` names the place.",
 	},
 	LOTTOR_PAYLOAD_TOO_LARGE: {
 		status: 413,
@@ -177,6 +177,12 @@ export const ERRORS = {
 		status: 409,
 		retryable: true,
 		summary: "The message is running at its target right now; try again when it has ended.",
+	},
+	LOTTOR_ENVELOPE_INVALID: {
+		status: 422,
+		retryable: false,
+		summary:
+			"What came over the broker is no message of Lottor's; it goes to the dead-letter queue.",
 	},
 	LOTTOR_NODE_ID_TAKEN: {
 		status: 409,

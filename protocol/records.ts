@@ -35,6 +35,12 @@ export interface Failure {
 	readonly retryable: boolean;
 }
 
+/**
+ * How a message reaches a target without the mixin (R25): a call of the action `<target>.<type>`, or
+ * the broker's channel `tx-<target>`.
+ */
+export type PlainRoute = "action" | "channel";
+
 /** Longest stack that is stored, in characters (R29). */
 export const STACK_LIMIT = 4_096;
 
@@ -71,8 +77,8 @@ export interface MessageRecord {
 	/** The producer's own limit of attempts, which beats every policy. */
 	readonly maxAttempts: number | null;
 	readonly orderingKey: string | null;
-	/** A target without the mixin: it can't be asked (R25). */
-	readonly plain: boolean;
+	/** How it reaches a target without the mixin, which can't be asked (R25); false: the target has it. */
+	readonly plain: PlainRoute | false;
 	/** When this message is due: to be sent (pending), asked about (delivering) or fenced (discarded). */
 	readonly nextAt: number | null;
 	/** Waits for its target to come alive; `wake` makes it due. */

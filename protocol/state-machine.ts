@@ -8,6 +8,7 @@ import {
 	type MessageRecord,
 	type MessageState,
 	type Outcome,
+	type PlainRoute,
 	type RetryTimes,
 	TIMELINE_LIMIT,
 	type TimelineEntry,
@@ -35,8 +36,11 @@ export interface DispatchLease {
 }
 
 /** @returns the name under which {@link DispatchLease}'s `ready` lists the message's target */
-export function readyKey(message: { readonly target: string; readonly plain: boolean }): string {
-	return message.plain ? `action:${message.target}` : message.target;
+export function readyKey(message: {
+	readonly target: string;
+	readonly plain: PlainRoute | false;
+}): string {
+	return message.plain ? `${message.plain}:${message.target}` : message.target;
 }
 
 export interface Decision {
@@ -183,7 +187,7 @@ export interface NewMessage {
 	readonly delay: number;
 	readonly maxAttempts: number | null;
 	readonly orderingKey: string | null;
-	readonly plain: boolean;
+	readonly plain: PlainRoute | false;
 	/** Values of the payload that it can be found by, in lower case. */
 	readonly terms?: readonly string[];
 }
@@ -667,7 +671,7 @@ function schedule(
 		});
 	}
 	if (message.state !== "delivering") return illegal(message, event.type);
-	if (event.type !== "refused" && message.plain !== (event.type === "unanswered")) {
+	if (event.type !== "refused" && (message.plain !== false) !== (event.type === "unanswered")) {
 		return refuse(
 			message,
 			`${event.type} is not for a target that can${message.plain ? "not" : ""} be asked`,

@@ -1,5 +1,5 @@
 import type { Owner } from "./ids.ts";
-import type { Failure, GroupState, Guarantee, Outcome, RetryTimes } from "./records.ts";
+import type { Failure, GroupState, Guarantee, Outcome, PlainRoute, RetryTimes } from "./records.ts";
 
 /** Version of the envelope and of the calls below. */
 export const WIRE_VERSION = 1;
@@ -23,6 +23,8 @@ export interface ParticipantMetadata {
 	readonly types: readonly string[];
 	/** Instances may have stores of their own (R3). */
 	readonly partitioned: boolean;
+	/** Takes messages from a broker, and not by calls alone. */
+	readonly receives?: boolean;
 }
 
 /** What a coordinator says of itself in its metadata, under `lottor`. */
@@ -37,7 +39,7 @@ export interface CoordinatorMetadata {
 export interface PrepareMessage {
 	readonly target: string;
 	readonly type: string;
-	/** The payload as JSON text: the coordinator never looks into it. */
+	/** The payload as text of `encodePayload`: the coordinator never looks into it. */
 	readonly content: string;
 	/** Milliseconds between commit and first delivery. @default 0 */
 	readonly delay?: number;
@@ -45,8 +47,11 @@ export interface PrepareMessage {
 	readonly maxAttempts?: number;
 	/** Messages of one key prefer one partition or instance. A hint. */
 	readonly orderingKey?: string;
-	/** `"action"`: call the target's action of the message's type, which needs no mixin (R25). */
-	readonly deliver?: "action";
+	/**
+	 * For a target without the mixin (R25). `"action"`: call its action of the message's type;
+	 * `"channel"`: it consumes the broker's channel `tx-<target>`, and reports by `lottor.report`.
+	 */
+	readonly deliver?: PlainRoute;
 }
 
 /** One item of `lottor.prepare`. */
@@ -131,7 +136,7 @@ export interface Envelope {
 	readonly orderingKey: string | null;
 	/** A {@link CallContext} as JSON text. */
 	readonly context: string;
-	/** The payload as JSON text. */
+	/** The payload as text of `encodePayload`. */
 	readonly content: string;
 }
 

@@ -1,22 +1,17 @@
-import { type CallingOptions, Errors } from "moleculer";
 import {
 	BATCH_BYTES,
 	BATCH_ITEMS,
-	type CallContext,
 	type ConsumeAnswer,
 	type ConsumeCall,
 	type Envelope,
-	type Failure,
-	hasCode,
 	type ItemError,
-	messageOf,
 	type Owner,
 	PARTICIPANT_ACTIONS,
-	type Report,
 	type SettledReport,
-	STACK_LIMIT,
 } from "../../protocol/index.ts";
+import { callAction } from "./action-call.ts";
 import type { Delivery, DeliveryHost, Outgoing, SendResult, TargetInstance } from "./contract.ts";
+import { itemError, notReported } from "./results.ts";
 
 /** What the shipped TCP transporter takes as one packet. */
 const MAX_BYTES = 16 * 1_024 * 1_024;
@@ -107,38 +102,6 @@ export function directDelivery(): Delivery {
 		else if (reports.length < SETTLED_KEPT) reports.push({ id, attempt });
 	}
 
-	async function callPlain({ outgoing, settle }: Queued): Promise<void> {
-		const { envelope } = outgoing;
-		const context = JSON.parse(envelope.context) as CallContext;
-		const options: CallingOptions = {
-			timeout: started().callTimeout,
-			retries: 0,
-			meta: { ...context.meta, lottor: { id: envelope.id, attempt: envelope.attempt } },
-			...(context.requestID === undefined ? {} : { requestID: context.requestID }),
-		};
-		const base = {
-			id: envelope.id,
-			receipt: envelope.receipt,
-			storeId: null,
-			attempt: envelope.attempt,
-			revision: envelope.revision,
-		};
-		let report: Report;
-		try {
-			const params = JSON.parse(envelope.content) as Record<string, unknown>;
-			await started().broker.call(`${envelope.target}.${envelope.type}`, params, options);
-			report = { ...base, result: "consumed" };
-		} catch (error) {
-			const result = notReported(error, null);
-			if (isTransport(error)) {
-				void settle(result);
-				return;
-			}
-			report = { ...base, result: "failed", error: failureOf(error) };
-		}
-		void settle({ result: "accepted", instance: null, report });
-	}
-
 	function started(): DeliveryHost {
 		if (!host) throw new Error("The delivery adapter was used before start()");
 		return host;
@@ -148,6 +111,7 @@ export function directDelivery(): Delivery {
 		description: "direct calls",
 		durable: false,
 		maxBytes: MAX_BYTES,
+		available: true,
 		start(given) {
 			host = given;
 			return Promise.resolve();
@@ -164,7 +128,7 @@ export function directDelivery(): Delivery {
 								return settled(place, result);
 							};
 							if (outgoing.plain) {
-								void callPlain({ outgoing, settle });
+								void callAction(started(), outgoing.envelope).then(settle);
 								return;
 							}
 							const { target, storeId } = outgoing.envelope;
@@ -215,56 +179,10 @@ function resultOf(answer: ConsumeAnswer | undefined, instance: Owner): SendResul
 	}
 }
 
-/** A call that threw says nothing of the handler (R28): only what surely never left is refused. */
-function notReported(error: unknown, instance: Owner | null): SendResult {
-	const surely =
-		error instanceof Errors.ServiceNotFoundError ||
-		error instanceof Errors.ServiceNotAvailableError ||
-		hasCode(error, "LOTTOR_STOPPING");
-	return surely
-		? { result: "refused", error: itemError(error) }
-		: { result: "unknown", instance, error: itemError(error) };
-}
-
-function isTransport(error: unknown): boolean {
-	return (
-		error instanceof Errors.ServiceNotFoundError ||
-		error instanceof Errors.ServiceNotAvailableError ||
-		error instanceof Errors.RequestTimeoutError ||
-		error instanceof Errors.RequestRejectedError ||
-		error instanceof Errors.RequestSkippedError ||
-		error instanceof Errors.QueueIsFullError
-	);
-}
-
-function failureOf(error: unknown): Failure {
-	const thrown = (typeof error === "object" && error !== null ? error : {}) as {
-		type?: unknown;
-		retryable?: unknown;
-		stack?: unknown;
-	};
-	const invalid = error instanceof Errors.ValidationError;
-	return {
-		code: typeof thrown.type === "string" ? thrown.type : "ERROR",
-		message: messageOf(error),
-		retryable: !invalid && thrown.retryable !== false,
-		...(typeof thrown.stack === "string" ? { stack: thrown.stack.slice(0, STACK_LIMIT) } : {}),
-	};
-}
-
 function nobody(target: string): ItemError {
 	return {
 		code: "SERVICE_NOT_AVAILABLE",
 		message: `No living instance of ${target}`,
-		retryable: true,
-	};
-}
-
-function itemError(error: unknown): ItemError {
-	const type = (error as { type?: unknown } | null)?.type;
-	return {
-		code: typeof type === "string" ? type : "ERROR",
-		message: messageOf(error),
 		retryable: true,
 	};
 }

@@ -4,6 +4,7 @@ import {
 	type AskItem,
 	type CheckAnswer,
 	type CheckItem,
+	decodePayload,
 	type FenceAnswer,
 	type FenceItem,
 	isGroupId,
@@ -152,7 +153,7 @@ export class Answers {
 				messages: (item.messages ?? []).map(({ target, type, content }) => ({
 					target,
 					type,
-					payload: JSON.parse(content) as unknown,
+					payload: decodePayload(content),
 				})),
 			};
 			const resolve = method as (group: UnresolvedGroup) => ResolvedAs | Promise<ResolvedAs>;

@@ -4,6 +4,7 @@ import {
 	type ConsumeAnswer,
 	type Envelope,
 	type Failure,
+	type ItemError,
 	LottorError,
 	messageOf,
 	type Report,
@@ -23,6 +24,10 @@ import { endedWithin } from "./timing.ts";
 /** How long a call of consume waits for its handlers before it answers "accepted". */
 const ANSWER_WITHIN_MS = 50;
 
+/** How long a message that can't be handled now is held before it is tried again. */
+const HOLD_MS = 200;
+const LONGEST_HOLD_MS = 10_000;
+
 /** Why a copy below a fence can't run (R27). */
 const FENCED: Failure = {
 	code: "LOTTOR_FENCED",
@@ -38,6 +43,8 @@ interface Entry {
 	state: "queued" | "running" | "lasting";
 	/** The call that brought it has been answered: the report goes its own way. */
 	answered: boolean;
+	/** Its row stands, or it was rightly dropped: a broker may forget it (R33). */
+	settled: boolean;
 	report: Report | undefined;
 	/** Resolves when it has ended or was dropped; never rejects. */
 	readonly ended: Promise<void>;
@@ -52,6 +59,8 @@ export class Consumer {
 	readonly #names: ReadonlySet<string>;
 	readonly #entries = new Map<string, Entry>();
 	readonly #lanes: Lanes<Entry>;
+	/** Ends of the waits of {@link Consumer.deliver}. */
+	readonly #pauses = new Set<() => void>();
 	/** A handler belongs to its message, not to the call or handler that happened to start it. */
 	readonly #outside = AsyncLocalStorage.snapshot();
 	#stopping = false;
@@ -105,6 +114,58 @@ export class Consumer {
 		});
 	}
 
+	/**
+	 * Takes one envelope from a broker, and holds it until it may be acknowledged (R33): its row is
+	 * written, or it is dropped. While the store can't be used, it is tried again and again.
+	 *
+	 * @returns `keep`: not handled, since the service stops; the broker gives it to somebody else
+	 * @throws LOTTOR_ENVELOPE_INVALID when it can't be meant for this service
+	 */
+	async deliver(envelope: Envelope): Promise<"done" | "keep"> {
+		for (let tries = 0; !this.#stopping; tries++) {
+			const known = this.#entries.get(envelope.id);
+			const taken =
+				known && known.state !== "lasting"
+					? known
+					: this.#outside(() => this.#take(envelope));
+			if ("envelope" in taken) {
+				taken.answered = true;
+				await taken.ended;
+				if (taken.settled) return "done";
+			} else if (taken.result === "reported") {
+				this.#reports.add(envelope.coordinator, taken.report);
+				return "done";
+			} else if (taken.result === "accepted" || this.#refusedForGood(envelope, taken.error)) {
+				return "done";
+			}
+			await this.#pause(Math.min(HOLD_MS * 2 ** tries, LONGEST_HOLD_MS));
+		}
+		return "keep";
+	}
+
+	/** @returns whether it can be dropped: sending it again is the coordinator's to decide */
+	#refusedForGood({ id }: Envelope, { code, message }: ItemError): boolean {
+		if (code === "LOTTOR_INVALID_REQUEST") {
+			throw new LottorError("LOTTOR_ENVELOPE_INVALID", message, { message: id });
+		}
+		if (code !== "LOTTOR_STORE_MISMATCH") return false;
+		this.#core.logger.warn(`Lottor: a copy of message ${id} is dropped: ${message}`);
+		return true;
+	}
+
+	#pause(ms: number): Promise<void> {
+		return new Promise((resolve) => {
+			const end = () => {
+				this.#pauses.delete(end);
+				timer.cancel();
+				resolve();
+			};
+			const timer = this.#core.settings.clock.after(ms, end);
+			this.#pauses.add(end);
+			if (this.#stopping) end();
+		});
+	}
+
 	/** Drops a queued copy of a revision below `minRevision` (R27). @returns whether one runs */
 	drop(id: string, minRevision: number): boolean {
 		const entry = this.#entries.get(id);
@@ -117,6 +178,7 @@ export class Consumer {
 	/** Takes no new messages, and drops the queued ones: the coordinator sends them elsewhere. */
 	stop(): void {
 		this.#stopping = true;
+		for (const end of this.#pauses) end();
 		for (const entry of this.#entries.values()) {
 			if (entry.state === "queued") this.#remove(entry);
 		}
@@ -167,6 +229,7 @@ export class Consumer {
 			envelope,
 			state: "queued",
 			answered: false,
+			settled: false,
 			report: undefined,
 			ended,
 			end,
@@ -189,6 +252,7 @@ export class Consumer {
 		const { envelope } = entry;
 		try {
 			entry.report = await this.#run(entry);
+			entry.settled = true;
 			if (entry.report && entry.answered) {
 				this.#reports.add(envelope.coordinator, entry.report);
 			}

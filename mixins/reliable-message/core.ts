@@ -1,6 +1,6 @@
 import type { Context, Logger, Service, ServiceBroker } from "moleculer";
 import type { ParticipantStore, TxBase } from "../../adapters/participant-store/contract.ts";
-import type { Guarantee, Outcome, Owner } from "../../protocol/index.ts";
+import type { Guarantee, Outcome, Owner, Special } from "../../protocol/index.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Settings } from "./options.ts";
 
@@ -16,6 +16,8 @@ export interface Core {
 	/** This process start (R2). */
 	readonly owner: Owner;
 	readonly metrics: Metrics;
+	/** What the broker's serializer carries besides JSON. */
+	readonly specials: ReadonlySet<Special>;
 	/** Groups whose local work runs in this process. */
 	readonly active: ActiveGroups;
 	/** Handlers that run, by the ctx they were given (R11). */

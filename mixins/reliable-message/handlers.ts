@@ -1,6 +1,6 @@
 import type { Context } from "moleculer";
 import type { TxBase } from "../../adapters/participant-store/contract.ts";
-import { type Envelope, LottorError } from "../../protocol/index.ts";
+import { decodePayload, type Envelope, LottorError } from "../../protocol/index.ts";
 import type { Core, HandlerScope } from "./core.ts";
 import { readCallContext } from "./envelope.ts";
 import type { MessageType } from "./messages.ts";
@@ -53,7 +53,7 @@ export async function runHandler(
 
 function readPayload(envelope: Envelope): unknown {
 	try {
-		return JSON.parse(envelope.content);
+		return decodePayload(envelope.content);
 	} catch (error) {
 		throw new LottorError(
 			"LOTTOR_INVALID_PAYLOAD",

@@ -82,6 +82,10 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 		return participantOf(this).stop();
 	}
 
+	function receive(this: Service): void {
+		participantOf(this).receive();
+	}
+
 	return {
 		actions: {
 			[PARTICIPANT_ACTIONS.consume]: {
@@ -124,6 +128,7 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 			nameActions(schema);
 			exemptFromHooks(schema);
 			stopFirst(schema, stopped);
+			schema.started = [schema.started ?? [], receive].flat();
 		},
 
 		created(this: Service) {

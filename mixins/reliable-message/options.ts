@@ -1,3 +1,4 @@
+import { type Delivery, resolveDelivery } from "../../adapters/delivery/index.ts";
 import { resolveParticipantStore } from "../../adapters/participant-store/index.ts";
 import type { ParticipantStore } from "../../adapters/participant-store/contract.ts";
 import {
@@ -13,6 +14,8 @@ import type { ReliableMessageOptions } from "./types.ts";
 /** The options after validation: durations in milliseconds, defaults filled in. */
 export interface Settings {
 	readonly store: ReliableMessageOptions["store"];
+	readonly delivery: NonNullable<ReliableMessageOptions["delivery"]>;
+	readonly maxInFlight: number;
 	readonly aliases: readonly string[];
 	readonly partitioned: boolean;
 	readonly prepareTimeout: number;
@@ -31,6 +34,8 @@ const PREFIX = "ReliableMessage";
 
 const NAMES: ReadonlySet<string> = new Set<keyof ReliableMessageOptions>([
 	"store",
+	"delivery",
+	"maxInFlight",
 	"aliases",
 	"partitioned",
 	"prepareTimeout",
@@ -59,6 +64,8 @@ export function readOptions(options: ReliableMessageOptions): Settings {
 
 	const settings: Settings = {
 		store: options.store,
+		delivery: options.delivery ?? "direct",
+		maxInFlight: positiveInteger(options.maxInFlight ?? 128, `${PREFIX}.maxInFlight`),
 		aliases: names(options.aliases ?? [], "aliases"),
 		partitioned: flag(options.partitioned ?? false, "partitioned"),
 		prepareTimeout: time(options.prepareTimeout ?? "5s", "prepareTimeout"),
@@ -76,8 +83,9 @@ export function readOptions(options: ReliableMessageOptions): Settings {
 			"random",
 		),
 	};
-	// Made once to check the name or URL: a store does nothing before it is opened.
+	// Made once to check the names or URLs: neither does anything before it is opened.
 	makeStore(settings);
+	makeDelivery(settings);
 	return settings;
 }
 
@@ -85,6 +93,11 @@ export function readOptions(options: ReliableMessageOptions): Settings {
 export function makeStore(settings: Settings): ParticipantStore {
 	const { clock, random } = settings;
 	return resolveParticipantStore(settings.store, `${PREFIX}.store`, { clock, random });
+}
+
+/** Makes what the messages come by. */
+export function makeDelivery({ delivery }: Settings): Delivery {
+	return resolveDelivery(delivery, `${PREFIX}.delivery`);
 }
 
 /**

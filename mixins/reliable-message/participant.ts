@@ -1,4 +1,5 @@
 import { type Service, ServiceBroker } from "moleculer";
+import type { Delivery, Reception } from "../../adapters/delivery/index.ts";
 import type {
 	OpenedParticipantStore,
 	ParticipantStore,
@@ -20,10 +21,11 @@ import { logCoordinators } from "./coordinator-log.ts";
 import { activeGroupsOf, type Core } from "./core.ts";
 import { type MessageType, readMessageTypes } from "./messages.ts";
 import { makeMetrics } from "./metrics.ts";
-import { makeStore, type Settings } from "./options.ts";
+import { makeDelivery, makeStore, type Settings } from "./options.ts";
 import { Producer, stopping } from "./producer.ts";
 import { Reports } from "./reports.ts";
 import { closeShared, openShared } from "./shared-store.ts";
+import { specialsOf } from "./specials.ts";
 import { endedWithin } from "./timing.ts";
 import type { Reliable } from "./types.ts";
 import { LOTTOR_VERSION } from "./version.ts";
@@ -58,7 +60,9 @@ export class Participant {
 	readonly #settings: Settings;
 	readonly #types: ReadonlyMap<string, MessageType>;
 	readonly #store: ParticipantStore;
+	readonly #delivery: Delivery;
 	#parts: Parts | undefined;
+	#reception: Reception | undefined;
 	#stopping = false;
 	#sweepTimer: Timer | undefined;
 	/** Ends the wait for a store that can't be reached. */
@@ -75,6 +79,7 @@ export class Participant {
 		this.#settings = settings;
 		this.#types = readMessageTypes(service, settings);
 		this.#store = makeStore(settings);
+		this.#delivery = makeDelivery(settings);
 	}
 
 	/** What the service gets as `this.reliable`. */
@@ -111,6 +116,7 @@ export class Participant {
 			guarantee,
 			owner: { nodeID: broker.nodeID, instanceID: broker.instanceID },
 			metrics: makeMetrics(broker),
+			specials: specialsOf(broker.serializer),
 			active: activeGroupsOf(broker),
 			scopes: new WeakMap(),
 		};
@@ -120,6 +126,22 @@ export class Participant {
 		logger.info(`Lottor: participant store ${this.#store.description} is open (${guarantee})`);
 		this.#endLog = logCoordinators(broker, logger);
 		return this.#metadata(core);
+	}
+
+	/** Takes messages from the broker. Must begin after the service's own `started`: handlers use what that made. */
+	receive(): void {
+		const parts = this.#parts;
+		if (!parts || this.#isStopping() || this.#types.size === 0 || !this.#delivery.receive)
+			return;
+		const { consumer, core } = parts;
+		const { service, settings } = core;
+		this.#reception = this.#delivery.receive({
+			service,
+			targets: [service.fullName, ...settings.aliases],
+			storeId: settings.partitioned ? core.storeId : null,
+			maxInFlight: settings.maxInFlight,
+			handle: (envelope) => consumer.deliver(envelope),
+		});
 	}
 
 	/** Waits for what runs, tells what it can, closes the store. What is left is found later. */
@@ -136,8 +158,10 @@ export class Participant {
 		this.#sweepTimer?.cancel();
 		this.#endLog?.();
 		producer.stop();
+		const received = this.#reception?.stop();
 		consumer.stop();
 		await endedWithin(clock, left(), Promise.all([producer.idle(), consumer.idle()]));
+		await endedWithin(clock, left(), Promise.resolve(received));
 		await endedWithin(clock, left(), Promise.all([confirms.drained(), reports.drained()]));
 		this.#service.broker.localBus.off("$services.changed", this.#wake);
 		producer.close();
@@ -220,6 +244,7 @@ export class Participant {
 			aliases: this.#settings.aliases,
 			types: [...this.#types.keys()],
 			partitioned: this.#settings.partitioned,
+			receives: this.#types.size > 0 && this.#delivery.receive !== undefined,
 		};
 	}
 

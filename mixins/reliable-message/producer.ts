@@ -59,12 +59,12 @@ export class Producer {
 		work: Work<T>,
 		options: TransactionOptions = {},
 	): Promise<T> {
-		const { settings } = this.#core;
+		const { settings, specials } = this.#core;
 		checkContext(ctx);
 		const scope = this.#scopeOf(ctx);
 		// A handler that the stop waits for may still do all that it has to do.
 		if (this.#stopping && !scope) throw stopping();
-		const prepareMessages = readMessages(messages, settings.maxPayload);
+		const prepareMessages = readMessages(messages, settings.maxPayload, specials);
 		if (typeof work !== "function") throw invalid("work", "must be a function");
 		const transaction = readTransactionOptions(options, settings.workTimeout);
 

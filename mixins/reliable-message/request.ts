@@ -1,21 +1,22 @@
 import {
 	type CallContext,
+	encodePayload,
 	LottorError,
 	messageOf,
 	type PrepareMessage,
+	type Special,
 	toMs,
 } from "../../protocol/index.ts";
 import type { AnyContext } from "./core.ts";
 import { isObject } from "./options.ts";
-import { jsonOrNothing, toJson } from "./payload.ts";
 import type { TransactionOptions } from "./types.ts";
 
 const MOST_MESSAGES = 1_000;
 const GROUP_BYTES = 8 * 1_024 * 1_024;
 /** Longest name: target, type, key. */
 const NAME_CHARS = 255;
-/** Most of the caller's meta that travels with a group. */
-const META_CHARS = 16 * 1_024;
+/** Most bytes of the caller's meta that travel with a group: they have to fit into a broker's headers. */
+const META_BYTES = 16 * 1_024;
 
 const MESSAGE_FIELDS = new Set([
 	"target",
@@ -39,10 +40,15 @@ export interface TransactionSettings {
  * Checks the messages of a transaction and turns them into what prepare carries.
  *
  * @param maxPayload bytes
+ * @param specials what the broker's serializer can carry besides JSON
  * @throws LOTTOR_INVALID_REQUEST, LOTTOR_INVALID_PAYLOAD, LOTTOR_PAYLOAD_TOO_LARGE,
  *   LOTTOR_TOO_MANY_MESSAGES; `data.field` names the place, e.g. `messages[1].target`
  */
-export function readMessages(messages: unknown, maxPayload: number): PrepareMessage[] {
+export function readMessages(
+	messages: unknown,
+	maxPayload: number,
+	specials: ReadonlySet<Special>,
+): PrepareMessage[] {
 	if (!Array.isArray(messages)) throw invalid("messages", "must be an array");
 	if (messages.length === 0) throw invalid("messages", "must have at least one message");
 	if (messages.length > MOST_MESSAGES) {
@@ -55,7 +61,7 @@ export function readMessages(messages: unknown, maxPayload: number): PrepareMess
 	let total = 0;
 	return messages.map((message: unknown, index) => {
 		const field = `messages[${index}]`;
-		const read = readMessage(message, field);
+		const read = readMessage(message, field, specials);
 		const bytes = Buffer.byteLength(read.content);
 		if (bytes > maxPayload) throw tooLarge(`${field}.payload`, bytes, maxPayload);
 		total += bytes;
@@ -102,11 +108,13 @@ export function checkContext(ctx: unknown): void {
 export function callContext(ctx: AnyContext | null, source: string): string | undefined {
 	if (!ctx) return undefined;
 	const meta: Record<string, unknown> = {};
-	let chars = 0;
+	let bytes = 0;
 	for (const [key, value] of Object.entries(ctx.meta)) {
 		const text = value === undefined ? undefined : jsonOrNothing(value);
-		if (text === undefined || chars + text.length + key.length > META_CHARS) continue;
-		chars += text.length + key.length;
+		if (text === undefined) continue;
+		const size = Buffer.byteLength(text) + Buffer.byteLength(key);
+		if (bytes + size > META_BYTES) continue;
+		bytes += size;
 		meta[key] = value;
 	}
 	const context: CallContext = {
@@ -125,17 +133,21 @@ export function invalid(field: string, problem: string): LottorError {
 	return new LottorError("LOTTOR_INVALID_REQUEST", `${field} ${problem}`, { field });
 }
 
-function readMessage(message: unknown, field: string): PrepareMessage {
+function readMessage(
+	message: unknown,
+	field: string,
+	specials: ReadonlySet<Special>,
+): PrepareMessage {
 	if (!isObject(message)) throw invalid(field, "must be an object");
 	refuseUnknown(message, MESSAGE_FIELDS, field);
 	const { target, type, payload, delay, maxAttempts, orderingKey, deliver } = message;
-	if (deliver !== undefined && deliver !== "action") {
-		throw invalid(`${field}.deliver`, 'must be "action" where it is given');
+	if (deliver !== undefined && deliver !== "action" && deliver !== "channel") {
+		throw invalid(`${field}.deliver`, 'must be "action" or "channel" where it is given');
 	}
 	return {
 		target: name(target, `${field}.target`),
 		type: name(type, `${field}.type`),
-		content: toJson(payload, `${field}.payload`),
+		content: encodePayload(payload, `${field}.payload`, specials),
 		...(delay !== undefined && { delay: time(delay, `${field}.delay`, 0) }),
 		...(maxAttempts !== undefined && {
 			maxAttempts: attempts(maxAttempts, `${field}.maxAttempts`),
@@ -184,4 +196,13 @@ function tooLarge(field: string, bytes: number, limit: number): LottorError {
 		`${field} has ${bytes} bytes, and at most ${limit} are allowed`,
 		{ field, bytes, limit },
 	);
+}
+
+/** @returns the value's JSON text, or undefined when it is not plain JSON */
+function jsonOrNothing(value: unknown): string | undefined {
+	try {
+		return encodePayload(value, "value");
+	} catch {
+		return undefined;
+	}
 }

@@ -1,4 +1,5 @@
 import type { Context, Service } from "moleculer";
+import type { DeliverySpec } from "../../adapters/delivery/index.ts";
 import type { ParticipantStore, TxBase } from "../../adapters/participant-store/contract.ts";
 import type { Clock, Duration, Outcome, Random } from "../../protocol/index.ts";
 
@@ -9,6 +10,14 @@ export interface ReliableMessageOptions {
 	 * `memory:`) or an instance. Best the service's own business database.
 	 */
 	readonly store: string | ParticipantStore;
+	/**
+	 * Where messages come from: `"direct"`, by calls of the coordinator; or the broker over which the
+	 * coordinators deliver, as a URL (`amqp://`, `kafka://`, `nats://`, `redis://`), options, or an
+	 * instance. Calls are taken in any case. @default "direct"
+	 */
+	readonly delivery?: DeliverySpec;
+	/** Messages of one name that are taken from the broker at once, not acknowledged yet. @default 128 */
+	readonly maxInFlight?: number;
 	/** Former names of this service whose messages it takes, too (R4). @default [] */
 	readonly aliases?: readonly string[];
 	/** Instances of this service may have stores of their own (R3). @default false */
@@ -49,7 +58,7 @@ export type OutgoingMessage<Map extends MessageMap = Record<string, Record<strin
 			/** Full name of the target service. */
 			readonly target: Target;
 			readonly type: Type;
-			/** Plain JSON: no dates, buffers, cycles. */
+			/** JSON; dates, buffers and big integers too, where the broker's serializer can carry them. */
 			readonly payload: Map[Target][Type];
 			/** Time between commit and first delivery. @default 0 */
 			readonly delay?: Duration;
@@ -57,8 +66,11 @@ export type OutgoingMessage<Map extends MessageMap = Record<string, Record<strin
 			readonly maxAttempts?: number;
 			/** Messages of one key prefer one partition or instance. A hint. */
 			readonly orderingKey?: string;
-			/** `"action"`: the target is a plain action `<target>.<type>`, without the mixin (R25). */
-			readonly deliver?: "action";
+			/**
+			 * For a target without the mixin (R25). `"action"`: its action `<target>.<type>` is called;
+			 * `"channel"`: it consumes the broker's channel `tx-<target>`, and reports by `lottor.report`.
+			 */
+			readonly deliver?: "action" | "channel";
 		};
 	}[keyof Map[Target] & string];
 }[keyof Map & string];

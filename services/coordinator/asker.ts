@@ -135,7 +135,7 @@ export class Asker {
 			}),
 		);
 		const backlog = this.#engine.settings.delivery.durable
-			? await this.#engine.settings.delivery.backlog(first.target)
+			? await this.#engine.settings.delivery.backlog(first.target, first.storeId)
 			: 0;
 		const crashed: Due[] = [];
 		const changes: Change[] = [];
@@ -143,8 +143,11 @@ export class Asker {
 			const event = this.#eventOf(due, merge(answers.map((one) => one?.[place])), backlog);
 			if (event === "crashed") crashed.push(due);
 			else changes.push(this.#change(due, event));
+			// What its target still has goes on taking room there (R21).
+			if (event !== "crashed" && event.type === "asked")
+				this.#engine.flights.renew(due.message.id, first.target, event.delay);
+			else this.#dispatcher.landed(due.message.id);
 		});
-		for (const { message } of dues) this.#dispatcher.landed(message.id);
 		await apply(this.#engine, changes);
 		for (const due of crashed) await this.#crashed(due);
 	}

@@ -118,11 +118,13 @@ export class CoordinatorCore {
 		const { storeId, key } = await openPatiently(store, logger, clock);
 		const view = new RegistryView(broker, clock);
 		const arrivals = view.refresh();
+		const made: { core?: CoordinatorCore } = {};
 		await delivery.start({
 			broker,
 			logger,
 			callTimeout,
 			instances: (target, boundTo) => view.instances(target, boundTo),
+			availabilityChanged: () => made.core?.availabilityChanged(),
 		});
 		const core = new CoordinatorCore({
 			settings,
@@ -133,9 +135,14 @@ export class CoordinatorCore {
 			key,
 			owner: `${broker.nodeID}|${broker.instanceID}|${newStoreId(settings.random).slice(0, 8)}`,
 			view,
-			flights: new Flights(clock, settings.maxInFlight, settings.ackTimeout),
+			flights: new Flights(
+				clock,
+				settings.maxInFlight,
+				settings.ackTimeout + settings.askTimeout,
+			),
 			meters: meters(broker),
 		});
+		made.core = core;
 		// Who lives by now may be waited for: by what a coordinator left that ended before it saw them.
 		core.#arrived(arrivals);
 		core.#arm(store.now());
@@ -150,6 +157,11 @@ export class CoordinatorCore {
 	/** Looks at the registry: somebody may be waited for. */
 	registryChanged(): void {
 		if (!this.#stopped && this.#look()) this.#arm(this.engine.store.now());
+	}
+
+	/** The broker can be reached, or no longer. */
+	availabilityChanged(): void {
+		if (!this.#stopped) this.#dispatcher.availabilityChanged();
 	}
 
 	/** @returns whether somebody arrived that may be waited for */

@@ -10,6 +10,7 @@ import {
 	type MessageRecord,
 	needsFence,
 	type PayloadRecord,
+	type PlainRoute,
 	readyKey,
 	type Report,
 	WIRE_VERSION,
@@ -22,6 +23,8 @@ const PARK_MS = 5 * 60_000;
 
 /** How long a message waits after its consumer, or its broker, refused to take it. */
 const REFUSED_MS = 1_000;
+
+const PLAIN_ROUTES: readonly PlainRoute[] = ["action", "channel"];
 
 type MessageChange = Extract<Change, { index: number }>;
 
@@ -76,15 +79,31 @@ export class Dispatcher {
 		const { view, settings } = this.#engine;
 		for (const target of view.targets) this.#refreshTarget(target);
 		for (const service of view.services) {
-			this.#ready.set(readyKey({ target: service, plain: true }), {
-				storeId: null,
-				ackTimeout: settings.plainTimeout,
-			});
+			for (const plain of PLAIN_ROUTES) {
+				if (!this.#canSend(plain)) continue;
+				this.#ready.set(readyKey({ target: service, plain }), {
+					storeId: null,
+					ackTimeout: settings.plainTimeout,
+				});
+			}
 		}
 	}
 
+	/** The broker can be reached again, or no longer: what waited for it may go. */
+	availabilityChanged(): void {
+		this.refresh();
+		if (!this.#canSend(false)) return;
+		const { view } = this.#engine;
+		this.wakeAgain([...view.targets, ...view.services]);
+	}
+
+	/** Actions are called past the broker. */
+	#canSend(plain: PlainRoute | false): boolean {
+		return plain === "action" || this.#engine.settings.delivery.available;
+	}
+
 	#refreshTarget(target: string): void {
-		const bind = this.#bindingFor(target);
+		const bind = this.#canSend(false) ? this.#bindingFor(target) : undefined;
 		if (bind === undefined || this.#engine.flights.room(target) === 0)
 			this.#ready.delete(target);
 		else this.#ready.set(target, { storeId: bind });
@@ -158,6 +177,7 @@ export class Dispatcher {
 	async #planSome(due: readonly DueMessage[]): Promise<void> {
 		const { view, store } = this.#engine;
 		const { arrivals } = view;
+		const available = this.#canSend(false);
 		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
 		const complete = new Map<Claimed, Claimed>();
@@ -189,12 +209,13 @@ export class Dispatcher {
 			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
 		});
 		for (const [one, messages] of sent) this.#send(one, messages);
-		if (view.arrivals !== arrivals) this.wakeAgain(due.map(({ message }) => message.target));
+		if (view.arrivals !== arrivals || (!available && this.#canSend(false)))
+			this.wakeAgain(due.map(({ message }) => message.target));
 	}
 
 	/**
-	 * Has messages to these targets woken: somebody arrived while they were being parked, and may
-	 * have been looked for before they were stored.
+	 * Has messages to these targets woken: somebody arrived, or the broker came back, while they were
+	 * being parked, and may have been looked for before they were stored.
 	 */
 	wakeAgain(targets: readonly string[]): void {
 		for (const target of targets) this.#engine.flights.starve(target);
@@ -211,6 +232,9 @@ export class Dispatcher {
 				parked: true,
 				why,
 			});
+		if (!this.#canSend(message.plain)) {
+			return wait("LOTTOR_CHANNEL_UNAVAILABLE: the message broker can't be reached");
+		}
 		if (message.plain) {
 			if (!view.serves(target)) return wait(`no living instance of ${target}`);
 			const event = {

@@ -2,7 +2,8 @@ import type { Clock, Owner } from "../../protocol/index.ts";
 
 interface Flight {
 	readonly target: string;
-	readonly at: number;
+	/** When it no longer takes room, unless it is asked about until then. */
+	until: number;
 	instance: Owner | null;
 }
 
@@ -43,7 +44,8 @@ export class Flights {
 	}
 
 	take(id: string, target: string): void {
-		this.#byId.set(id, { target, at: this.#clock.now(), instance: null });
+		const until = this.#clock.now() + this.#forgetAfter;
+		this.#byId.set(id, { target, until, instance: this.instanceOf(id) });
 		const ids = this.#byTarget.get(target);
 		if (ids) ids.add(id);
 		else this.#byTarget.set(target, new Set([id]));
@@ -53,6 +55,13 @@ export class Flights {
 	note(id: string, instance: Owner | null): void {
 		const flight = this.#byId.get(id);
 		if (flight) flight.instance = instance;
+	}
+
+	/** The message is still with its target, and is asked about again after `delay` milliseconds. */
+	renew(id: string, target: string, delay: number): void {
+		this.take(id, target);
+		const flight = this.#byId.get(id);
+		if (flight) flight.until += delay;
 	}
 
 	/** To whom a message went, where this coordinator knows. */
@@ -92,12 +101,10 @@ export class Flights {
 	}
 
 	#forgetOld(target: string): void {
-		const before = this.#clock.now() - this.#forgetAfter;
+		const now = this.#clock.now();
 		for (const id of this.#byTarget.get(target) ?? []) {
 			const flight = this.#byId.get(id);
-			// Insertion order is by time: the first young one ends the search.
-			if (flight && flight.at > before) break;
-			this.land(id);
+			if (!flight || flight.until <= now) this.land(id);
 		}
 	}
 }

@@ -279,14 +279,11 @@ export class Intake {
 			(sum, message) => sum + message.bytes,
 			Buffer.byteLength(context),
 		);
-		const limit = Math.min(settings.maxGroup, settings.delivery.maxBytes);
-		if (bytes > limit) {
+		if (bytes > settings.maxGroup) {
 			throw new LottorError(
 				"LOTTOR_PAYLOAD_TOO_LARGE",
-				`The group has ${bytes} bytes, over ${limit}`,
-				{
-					group: given.id,
-				},
+				`The group has ${bytes} bytes, over ${settings.maxGroup}`,
+				{ group: given.id },
 			);
 		}
 		for (const { target } of messages) {
@@ -336,20 +333,24 @@ export class Intake {
 	}
 }
 
-function newMessage(item: unknown, index: number, { maxPayload }: Settings): NewMessage {
+function newMessage(item: unknown, index: number, { maxPayload, delivery }: Settings): NewMessage {
 	const at = `messages[${index}]`;
 	const given = record<PrepareItem["messages"][number]>(item, at);
 	const content = jsonText(given.content, `${at}.content`);
 	const bytes = Buffer.byteLength(content);
-	if (bytes > maxPayload) {
+	const limit = Math.min(maxPayload, delivery.maxBytes);
+	if (bytes > limit) {
 		throw new LottorError(
 			"LOTTOR_PAYLOAD_TOO_LARGE",
-			`The payload of ${at} has ${bytes} bytes, over ${maxPayload}`,
+			`The payload of ${at} has ${bytes} bytes, over ${limit}`,
 			{ field: `${at}.payload` },
 		);
 	}
-	if (given.deliver !== undefined && given.deliver !== "action") {
-		throw invalid(`${at}.deliver`, 'must be "action" or left out');
+	if (given.deliver !== undefined && given.deliver !== "action" && given.deliver !== "channel") {
+		throw invalid(`${at}.deliver`, 'must be "action", "channel" or left out');
+	}
+	if (given.deliver === "channel" && !delivery.durable) {
+		throw invalid(`${at}.deliver`, 'is "channel", and delivery here is by direct calls');
 	}
 	return {
 		target: text(given.target, `${at}.target`),
@@ -363,7 +364,7 @@ function newMessage(item: unknown, index: number, { maxPayload }: Settings): New
 				: whole(given.maxAttempts, `${at}.maxAttempts`, 1),
 		orderingKey:
 			given.orderingKey === undefined ? null : text(given.orderingKey, `${at}.orderingKey`),
-		plain: given.deliver === "action",
+		plain: given.deliver ?? false,
 	};
 }
 

@@ -2,7 +2,11 @@ import {
 	resolveCoordinatorStore,
 	type CoordinatorStore,
 } from "../../adapters/coordinator-store/index.ts";
-import { resolveDelivery, type Delivery } from "../../adapters/delivery/index.ts";
+import {
+	resolveDelivery,
+	type Delivery,
+	type DeliverySpec,
+} from "../../adapters/delivery/index.ts";
 import {
 	type Clock,
 	type Duration,
@@ -19,8 +23,11 @@ import { isPath } from "../payload-paths.ts";
 export interface CoordinatorOptions {
 	/** Where groups are kept: a URL (`sqlite:./lottor.db`) or an instance. @default "sqlite:./data/lottor.db" */
 	readonly store?: string | CoordinatorStore;
-	/** How messages reach their targets: `"direct"` or an instance. @default "direct" */
-	readonly delivery?: string | Delivery;
+	/**
+	 * How messages reach their targets: `"direct"`, by calls; over a broker, by its URL (`amqp://`,
+	 * `kafka://`, `nats://`, `redis://`) or options; or an instance. @default "direct"
+	 */
+	readonly delivery?: DeliverySpec;
 	/** From prepare to the first check-back. @default "10s" */
 	readonly checkAfter?: Duration;
 	/** Check-backs answered "unknown" before a group is in doubt (R16). @default 15 */

@@ -22,6 +22,7 @@ export interface Participant extends Owner {
 	readonly types: readonly string[];
 	readonly aliases: readonly string[];
 	readonly partitioned: boolean;
+	readonly receives: boolean;
 }
 
 /**
@@ -244,5 +245,6 @@ function participantOf(
 		types: said.types ?? [],
 		aliases: said.aliases ?? [],
 		partitioned: said.partitioned === true,
+		receives: said.receives === true,
 	};
 }

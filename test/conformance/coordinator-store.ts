@@ -164,7 +164,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					idempotencyKey: "order-7",
 					messages: [
 						newMessage({ content: '{"role":"é𝄞"}', delay: 250, maxAttempts: 3 }),
-						newMessage({ target: "v2.mail", plain: true, orderingKey: "k" }),
+						newMessage({ target: "v2.mail", plain: "channel", orderingKey: "k" }),
 					],
 				});
 				await store.insert([group]);
@@ -181,7 +181,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 				});
 				expect(stored.messages).toMatchObject([
 					{ state: "held", delay: 250, maxAttempts: 3, plain: false },
-					{ target: "v2.mail", plain: true, orderingKey: "k", instance: null },
+					{ target: "v2.mail", plain: "channel", orderingKey: "k", instance: null },
 				]);
 				expect(await store.context(group.id)).toBe(group.context);
 				expect((await store.payloads(group.id)).map(({ content }) => content)).toEqual([

@@ -5,7 +5,12 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { ServiceBroker } from "moleculer";
 import { sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.ts";
-import type { Delivery, Outgoing, SendResult } from "../../adapters/delivery/index.ts";
+import type {
+	Delivery,
+	DeliveryHost,
+	Outgoing,
+	SendResult,
+} from "../../adapters/delivery/index.ts";
 import { type Envelope, livingServices } from "../../protocol/index.ts";
 import { reportOf, scripted, TestCoordinator } from "../support/coordinator.ts";
 import { ManualClock } from "../support/manual-clock.ts";
@@ -28,6 +33,8 @@ function seen(service: string): number {
 class HandDelivery implements Delivery {
 	readonly description = "by hand";
 	readonly maxBytes = 1_000_000;
+	available = true;
+	#host: DeliveryHost | undefined;
 	readonly durable: boolean;
 	readonly sent: Envelope[] = [];
 	/** What the store said of the message at the moment of its send. */
@@ -40,8 +47,15 @@ class HandDelivery implements Delivery {
 		this.durable = durable;
 	}
 
-	start(): Promise<void> {
+	start(host: DeliveryHost): Promise<void> {
+		this.#host = host;
 		return Promise.resolve();
+	}
+
+	/** The broker is lost, or back. */
+	turn(available: boolean): void {
+		this.available = available;
+		this.#host?.availabilityChanged();
 	}
 
 	stop(): Promise<void> {
@@ -387,6 +401,77 @@ describe("delivery", () => {
 		await lottor.due(((await lottor.message(id)).nextAt ?? 0) - lottor.clock.now());
 		expect(delivery.sent).toHaveLength(3);
 		expect(await lottor.message(id)).toMatchObject({ sends: 3, attempts: 0 });
+	});
+
+	test("R24 a broker that is down: commits are accepted, messages wait without a send, and go when it is back", async () => {
+		const delivery = new HandDelivery(true);
+		delivery.available = false;
+		lottor = await TestCoordinator.start({ delivery }, scripted("auth").schema);
+		const ids: string[] = [];
+		for (let i = 0; i < 3; i++) {
+			const id = await lottor.prepare([{}]);
+			ids.push(id);
+			expect(await lottor.commit(id)).toMatchObject({ result: "ok", state: "committed" });
+		}
+		for (let i = 0; i < 20; i++) await lottor.due(1_000);
+		const waiting = await lottor.group(ids[0] as string);
+		expect(waiting.messages[0]).toMatchObject({ state: "pending", sends: 0, parked: true });
+		expect(waiting.messages[0]?.waiting).toMatch(/^LOTTOR_CHANNEL_UNAVAILABLE/);
+		// Committed, claimed, parked: it is not written again and again while the broker is away.
+		expect(waiting.version).toBeLessThan(6);
+		expect(delivery.sent).toEqual([]);
+
+		delivery.turn(true);
+		await lottor.due();
+		expect(delivery.sent.map(({ group }) => group).toSorted()).toEqual(ids.toSorted());
+
+		delivery.turn(false);
+		const late = await lottor.prepare([{}]);
+		await lottor.commit(late);
+		expect(await lottor.message(late)).toMatchObject({ state: "pending", sends: 0 });
+		delivery.turn(true);
+		await lottor.due();
+		expect(await lottor.message(late)).toMatchObject({ state: "delivering", sends: 1 });
+	});
+
+	test("R21 what a slow target still has, by its own word, goes on taking its room", async () => {
+		const auth = scripted("auth");
+		auth.ask = () => ({ result: "running" });
+		const delivery = new HandDelivery(true);
+		lottor = await TestCoordinator.start({ delivery, maxInFlight: 2 }, auth.schema);
+		const ids: string[] = [];
+		for (let i = 0; i < 5; i++) {
+			const id = await lottor.prepare([{}]);
+			ids.push(id);
+			await lottor.commit(id);
+		}
+		for (let i = 0; i < 30; i++) await lottor.due(10_000);
+		expect(delivery.sent).toHaveLength(2);
+		await lottor.report(reportOf(delivery.sent[0] as Envelope));
+		await lottor.due();
+		await lottor.report(reportOf(delivery.sent[1] as Envelope));
+		await lottor.due();
+		expect(delivery.sent.length).toBeGreaterThan(2);
+	});
+
+	test("R25 a target that consumes the broker's channel itself is plain: it is not asked, its report counts", async () => {
+		const delivery = new HandDelivery(true);
+		lottor = await TestCoordinator.start({ delivery, plainTimeout: "5m" }, { name: "plain" });
+		const id = await lottor.prepare([{ target: "plain", deliver: "channel" }]);
+		await lottor.commit(id);
+		expect(delivery.sent).toMatchObject([{ target: "plain", storeId: null, attempt: 1 }]);
+		expect(await lottor.report(reportOf(delivery.sent[0] as Envelope))).toMatchObject({
+			result: "ok",
+			state: "consumed",
+		});
+		expect((await lottor.group(id)).state).toBe("completed");
+	});
+
+	test("R25 a channel needs a broker: with direct calls, prepare refuses it", async () => {
+		lottor = await TestCoordinator.start({}, { name: "plain" });
+		await expect(lottor.prepare([{ target: "plain", deliver: "channel" }])).rejects.toThrow(
+			/LOTTOR_INVALID_REQUEST.*messages\[0\]\.deliver/,
+		);
 	});
 
 	test("R25 a plain target is called as an action; silence counts as an attempt, and it is sent again", async () => {

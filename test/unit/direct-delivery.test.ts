@@ -12,6 +12,8 @@ const INSTANCES: TargetInstance[] = ["a", "b", "c"].map((nodeID) => ({
 	instanceID: `${nodeID}-1`,
 	service: "auth",
 	storeId: "store",
+	receives: false,
+	partitioned: false,
 }));
 
 function outgoing(index: number): Outgoing {

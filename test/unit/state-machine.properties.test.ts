@@ -190,7 +190,7 @@ const group: fc.Arbitrary<GroupRecord> = fc
 					target: fc.constantFrom("auth", "mail"),
 					delay,
 					maxAttempts: fc.constantFrom(null, 1, 2),
-					plain: fc.constantFrom(false, false, true),
+					plain: fc.constantFrom(false as const, false as const, "action" as const),
 				})
 				.map(newMessage),
 			{ minLength: 1, maxLength: 3 },
@@ -515,7 +515,7 @@ describe("any sequence of decisions, claims, reports and operators' actions", ()
 				const event = eventAt(seen, message.index);
 				expect(message.state).toBe("delivering");
 				if (event?.type === "failed") expect(event.attempt).toBe(next.attempts);
-				else expect([event?.type, message.plain]).toEqual(["unanswered", true]);
+				else expect([event?.type, message.plain]).toEqual(["unanswered", "action"]);
 			}
 		});
 	});

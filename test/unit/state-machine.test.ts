@@ -611,7 +611,7 @@ describe("asking", () => {
 
 describe("plain targets", () => {
 	const plain = (fields = {}) =>
-		committed({ messages: [newMessage({ plain: true, ...fields })] }).on("sent", {
+		committed({ messages: [newMessage({ plain: "action", ...fields })] }).on("sent", {
 			storeId: null,
 		});
 

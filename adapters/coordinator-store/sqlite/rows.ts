@@ -11,6 +11,7 @@ import {
 	type MessageState,
 	type NewEntry,
 	type Owner,
+	type PlainRoute,
 	type TimelineEntry,
 } from "../../../protocol/index.ts";
 import { slotOf } from "../contract.ts";
@@ -23,6 +24,9 @@ export interface Stored {
 	readonly seq: number;
 	readonly group: GroupRecord;
 }
+
+/** How `plain` is stored, by its number. */
+const PLAIN: readonly (PlainRoute | false)[] = [false, "action", "channel"];
 
 /** Columns that never change. */
 const GROUP_FIXED = [
@@ -160,7 +164,7 @@ export function newMessageValues(seq: number, message: MessageRecord): SQLInputV
 		message.delay,
 		message.maxAttempts,
 		message.orderingKey,
-		message.plain ? 1 : 0,
+		PLAIN.indexOf(message.plain),
 		...messageValues(message),
 	];
 }
@@ -262,7 +266,7 @@ export function messageOf(group: string, row: Row): MessageRecord {
 		delay: row["delay"] as number,
 		maxAttempts: row["max_attempts"] as number | null,
 		orderingKey: row["ordering_key"] as string | null,
-		plain: row["plain"] === 1,
+		plain: PLAIN[row["plain"] as number] ?? false,
 		nextAt: row["next_at"] as number | null,
 		parked: row["parked"] === 1,
 		waiting: row["waiting"] as string | null,
