@@ -199,6 +199,16 @@ export const ERRORS = {
 		retryable: true,
 		summary: "The registry does not answer, or answers with an error; it is tried again.",
 	},
+	LOTTOR_CHANNEL_UNAVAILABLE: {
+		status: 503,
+		retryable: true,
+		summary: "The message broker cannot take the message now; it was certainly not sent.",
+	},
+	LOTTOR_CHANNEL_UNCONFIRMED: {
+		status: 504,
+		retryable: true,
+		summary: "The message broker did not confirm the message; it may have been sent.",
+	},
 	LOTTOR_STOPPING: {
 		status: 503,
 		retryable: true,

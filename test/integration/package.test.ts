@@ -28,7 +28,8 @@ beforeAll(async () => {
 	mkdirSync(join(modules, "moleculer-lottor"), { recursive: true });
 	const target = join(modules, "moleculer-lottor");
 	await run("tar", ["-xzf", join(folder, packed.filename), "-C", target, "--strip-components=1"]);
-	for (const peer of ["moleculer", "moleculer-web"]) {
+	for (const peer of ["moleculer", "moleculer-web", "@moleculer/channels"]) {
+		mkdirSync(dirname(join(modules, peer)), { recursive: true });
 		symlinkSync(join(ROOT, "node_modules", peer), join(modules, peer));
 	}
 	writeFileSync(join(folder, "package.json"), '{"type":"module"}');

@@ -1,0 +1,320 @@
+import type * as Nats from "nats";
+import type {
+	ConnectionOptions,
+	ConsumerConfig,
+	JetStreamClient,
+	JetStreamManager,
+	NatsConnection,
+	StreamConfig,
+} from "nats";
+
+import { messageOf } from "../../../protocol/index.ts";
+import type {
+	Consumer,
+	DeadLetterQueue,
+	Driver,
+	DriverHost,
+	Outgoing,
+	Subscription,
+} from "../driver.ts";
+import { load, unavailable, unconfirmed } from "../failures.ts";
+import { Once, within } from "../waiting.ts";
+import { NatsConsumer } from "./consumer.ts";
+
+const PING_MS = 5_000;
+const MISSING_PINGS = 2;
+const RECONNECT_MS = 500;
+const FLUSH_MS = 2_000;
+/** What the server takes where it does not say. */
+const MAX_BYTES = 1_024 * 1_024;
+/** Stands in the description of streams that this adapter made and may trim. */
+const MARK = "trimmed to what its consumers have not acknowledged";
+
+type Library = typeof Nats;
+
+/** The adapter's options that are NATS'. */
+export interface NatsSettings {
+	readonly nats?: {
+		readonly url?: string;
+		readonly connectionOptions?: ConnectionOptions;
+		readonly streamConfig?: Partial<StreamConfig>;
+		readonly consumerOptions?: { readonly config?: Partial<ConsumerConfig> };
+	};
+}
+
+/** NATS JetStream: a stream for each channel, a durable pull consumer for each group. */
+export class NatsDriver implements Driver {
+	readonly #host: DriverHost;
+	readonly #settings: NonNullable<NatsSettings["nats"]>;
+	readonly #declared = new Once();
+	readonly #consumers = new Set<NatsConsumer>();
+	#library: Library | undefined;
+	#connection: NatsConnection | undefined;
+	#client: JetStreamClient | undefined;
+	#manager: JetStreamManager | undefined;
+	#up = false;
+
+	constructor(host: DriverHost) {
+		this.#host = host;
+		this.#settings = (host.options as NatsSettings).nats ?? {};
+	}
+
+	get connected(): boolean {
+		return this.#up;
+	}
+
+	get maxBytes(): number {
+		return this.#connection?.info?.max_payload ?? MAX_BYTES;
+	}
+
+	get client(): JetStreamClient {
+		if (!this.#client) throw unavailable("NATS is not connected");
+		return this.#client;
+	}
+
+	async open(): Promise<void> {
+		const nats = await load("nats", () => import("nats"));
+		this.#library = nats;
+		const connection = await nats.connect({
+			pingInterval: PING_MS,
+			maxPingOut: MISSING_PINGS,
+			reconnectTimeWait: RECONNECT_MS,
+			...this.#settings.connectionOptions,
+			maxReconnectAttempts: -1,
+		});
+		try {
+			this.#manager = await connection.jetstreamManager();
+		} catch (error) {
+			await connection.close();
+			throw error;
+		}
+		this.#connection = connection;
+		this.#client = connection.jetstream();
+		this.#up = true;
+		void this.#watch(connection);
+	}
+
+	async close(): Promise<void> {
+		this.#up = false;
+		this.#declared.forget();
+		const connection = this.#connection;
+		this.#connection = this.#client = this.#manager = undefined;
+		// Acknowledgements still on their way reach the server; without a connection there is none.
+		if (!connection) return;
+		const late = () => new Error("NATS does not answer the end");
+		await within(FLUSH_MS, connection.flush(), late).catch(() => undefined);
+		await connection.close();
+	}
+
+	async declare(channel: string, group: string): Promise<void> {
+		await this.#declared.run(`${channel}\n${group}`, async () => {
+			await this.makeStream(channel, undefined);
+			await this.makeConsumer(channel, group, undefined);
+		});
+	}
+
+	async send(message: Outgoing): Promise<void> {
+		const { channel, options } = message;
+		if (await this.#publish(message)) return;
+		// There is no stream: it was never made, or it is gone.
+		this.#declared.forget(`${channel}\n`);
+		try {
+			await this.makeStream(channel, undefined);
+			for (const group of options.groups ?? []) await this.declare(channel, group);
+		} catch (error) {
+			throw unavailable(`The stream of '${channel}' can't be made`, error);
+		}
+		if (!(await this.#publish(message))) throw unavailable(`'${channel}' has no stream`);
+	}
+
+	async deadLetter(message: Outgoing, _to: DeadLetterQueue): Promise<void> {
+		await this.send(message);
+	}
+
+	async consume(subscription: Subscription): Promise<Consumer> {
+		const { name, group, ...own } = subscription.channel;
+		const options = (own as NatsSettings).nats;
+		const trimInterval = Number(this.#host.options.trimInterval);
+		const consumer = new NatsConsumer(subscription, this.#host, {
+			prepare: async () => {
+				await this.makeStream(name, options);
+				const { ack_wait } = await this.makeConsumer(name, group, options);
+				return { ackWait: Number(ack_wait) / 1e6 };
+			},
+			subscribe: (callback) =>
+				this.client.pullSubscribe(name, {
+					stream: streamOf(name),
+					mack: true,
+					config: { durable_name: durableOf(group) },
+					callbackFn: callback,
+				}),
+			trim: trimInterval > 0 ? () => this.#trim(name) : undefined,
+			trimInterval,
+			ended: () => this.#consumers.delete(consumer),
+		});
+		await consumer.start();
+		this.#consumers.add(consumer);
+		return consumer;
+	}
+
+	async backlog(channel: string, group: string): Promise<number | undefined> {
+		const stream = streamOf(channel);
+		try {
+			const info = await this.#managing.consumers.info(stream, durableOf(group));
+			return info.num_pending + info.num_ack_pending;
+		} catch (error) {
+			if (!isMissing(error)) throw error;
+		}
+		try {
+			return (await this.#managing.streams.info(stream)).state.messages;
+		} catch (error) {
+			if (isMissing(error)) return 0;
+			throw error;
+		}
+	}
+
+	/** Makes the channel's stream, unless it is there. */
+	async makeStream(channel: string, own: NatsSettings["nats"]): Promise<void> {
+		const name = streamOf(channel);
+		const config: Partial<StreamConfig> & { name: string } = {
+			description: MARK,
+			subjects: [channel],
+			...this.#settings.streamConfig,
+			...own?.streamConfig,
+			name,
+		};
+		try {
+			await this.#managing.streams.info(name);
+		} catch (error) {
+			if (!isMissing(error)) throw error;
+			await this.#managing.streams.add(config);
+		}
+	}
+
+	/** Makes the group's durable consumer, unless it is there. */
+	async makeConsumer(
+		channel: string,
+		group: string,
+		own: NatsSettings["nats"],
+	): Promise<ConsumerConfig> {
+		const stream = streamOf(channel);
+		const { consumers } = this.#managing;
+		const durable_name = durableOf(group);
+		try {
+			return (await consumers.info(stream, durable_name)).config;
+		} catch (error) {
+			if (!isMissing(error)) throw error;
+		}
+		const { AckPolicy, DeliverPolicy } = this.#nats;
+		const start = await this.#afterStock(stream, group);
+		const config: Partial<ConsumerConfig> = {
+			deliver_policy: DeliverPolicy.All,
+			...this.#settings.consumerOptions?.config,
+			...own?.consumerOptions?.config,
+			...(start !== undefined && {
+				deliver_policy: DeliverPolicy.StartSequence,
+				opt_start_seq: start,
+			}),
+			ack_policy: AckPolicy.Explicit,
+			durable_name,
+			// The limit is each consumer's own, by what it asks for.
+			max_ack_pending: -1,
+		};
+		// These would make it a push consumer.
+		delete config.deliver_subject;
+		delete config.deliver_group;
+		const info = await consumers.add(stream, config);
+		return info.config;
+	}
+
+	/** @returns where the stock adapter's push consumer of the group has got to, if there is one */
+	async #afterStock(stream: string, group: string): Promise<number | undefined> {
+		try {
+			const name = group.replaceAll(".", "_");
+			const info = await this.#managing.consumers.info(stream, name);
+			return info.ack_floor.stream_seq + 1;
+		} catch (error) {
+			if (isMissing(error)) return undefined;
+			throw error;
+		}
+	}
+
+	/** @returns false when the channel has no stream */
+	async #publish({ channel, body, headers, messageId, options }: Outgoing): Promise<boolean> {
+		const { client } = this;
+		const all = this.#nats.headers();
+		for (const [name, value] of Object.entries(headers)) all.set(name, String(value));
+		try {
+			await client.publish(channel, body, {
+				headers: all,
+				msgID: typeof options["msgID"] === "string" ? options["msgID"] : messageId,
+				timeout: Number(this.#host.options.publishTimeout),
+				...(options["expect"] !== undefined && { expect: options["expect"] as object }),
+			});
+			return true;
+		} catch (error) {
+			const { code, api_error } = error as { code?: string; api_error?: unknown };
+			if (code === "503" && api_error === undefined) return false;
+			if (api_error !== undefined || code === "MAX_PAYLOAD_EXCEEDED") {
+				throw unavailable(`NATS did not take a message for '${channel}'`, error);
+			}
+			throw unconfirmed(`NATS did not confirm a message for '${channel}'`, error);
+		}
+	}
+
+	/** Removes what every consumer has acknowledged, in streams that this adapter made. */
+	async #trim(channel: string): Promise<void> {
+		const stream = streamOf(channel);
+		const { config } = await this.#managing.streams.info(stream);
+		if (config.description !== MARK) return;
+		let oldest = Infinity;
+		for await (const { ack_floor } of this.#managing.consumers.list(stream)) {
+			oldest = Math.min(oldest, ack_floor.stream_seq + 1);
+		}
+		if (oldest > 1 && oldest < Infinity) {
+			await this.#managing.streams.purge(stream, { seq: oldest, filter: channel });
+		}
+	}
+
+	async #watch(connection: NatsConnection): Promise<void> {
+		const { Events } = this.#nats;
+		for await (const { type } of connection.status()) {
+			if (connection !== this.#connection) return;
+			if (type === Events.Disconnect) {
+				this.#up = false;
+				this.#host.logger.warn("NATS is lost; connecting again");
+			} else if (type === Events.Reconnect) {
+				this.#up = true;
+				this.#declared.forget();
+				this.#host.logger.info("NATS is connected again");
+				for (const consumer of this.#consumers) consumer.reconnected();
+			} else {
+				this.#host.logger.debug(`NATS: ${String(type)}`);
+			}
+		}
+	}
+
+	get #nats(): Library {
+		if (!this.#library) throw unavailable("NATS is not connected");
+		return this.#library;
+	}
+
+	get #managing(): JetStreamManager {
+		if (!this.#manager) throw unavailable("NATS is not connected");
+		return this.#manager;
+	}
+}
+
+/** Names of streams and consumers have no dots. */
+function streamOf(channel: string): string {
+	return channel.replaceAll(".", "_");
+}
+
+/** The stock adapter's push consumer has the name without the ending. */
+function durableOf(group: string): string {
+	return `${group.replaceAll(".", "_")}-pull`;
+}
+
+export function isMissing(error: unknown): boolean {
+	return (error as { code?: unknown }).code === "404" || /not found/i.test(messageOf(error));
+}
