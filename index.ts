@@ -6,6 +6,7 @@ export { openSqliteFile } from "./adapters/sqlite/index.ts";
 export type { SqliteFile, SqliteReader, SqliteRow, SqliteTx } from "./adapters/sqlite/index.ts";
 export { LoopbackTcp } from "./adapters/transporter/loopback-tcp.ts";
 export type { LoopbackTcpOptions } from "./adapters/transporter/loopback-tcp.ts";
+export { SignedCalls, type SignedCallsOptions } from "./middlewares/signed-calls.ts";
 export * from "./mixins/reliable-message/index.ts";
 export { ERRORS, hasCode, LottorError } from "./protocol/index.ts";
 export type {

@@ -3,6 +3,7 @@ import type { BrokerOptions } from "moleculer";
 
 import { resolveDiscoverer } from "./adapters/discoverer/index.ts";
 import { LoopbackTcp } from "./adapters/transporter/loopback-tcp.ts";
+import { SignedCalls } from "./middlewares/signed-calls.ts";
 import { invalidOptions, messageOf } from "./protocol/index.ts";
 import { lottorCommands } from "./repl/index.ts";
 import { heartbeatLog } from "./services/heartbeat-log.ts";
@@ -13,7 +14,7 @@ import { readSettings, type Settings } from "./services/settings.ts";
  * of the three processes that find each other over TCP on this machine.
  */
 export function brokerOptions(settings: Settings): BrokerOptions {
-	const { process: name, tcpPort, logLevel, transporter, discoverer } = settings;
+	const { process: name, tcpPort, logLevel, transporter, discoverer, secret } = settings;
 	const apart = name !== "all";
 	return {
 		nodeID: apart ? name : "node",
@@ -36,8 +37,11 @@ export function brokerOptions(settings: Settings): BrokerOptions {
 		},
 		// `npm start -- --repl`
 		replOptions: { customCommands: lottorCommands() as never },
-		// Each heartbeat is parsed once more for it, so only where somebody reads it.
-		middlewares: logLevel === "debug" || logLevel === "trace" ? [heartbeatLog] : [],
+		middlewares: [
+			...(secret === undefined ? [] : [SignedCalls({ secret })]),
+			// Each heartbeat is parsed once more for it, so only where somebody reads it.
+			...(logLevel === "debug" || logLevel === "trace" ? [heartbeatLog] : []),
+		],
 		logger: {
 			type: "Console",
 			options: {

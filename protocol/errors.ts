@@ -88,6 +88,16 @@ export const ERRORS = {
 		summary:
 			"A report does not bring the receipt of the message: it was never sent to the reporter.",
 	},
+	LOTTOR_SIGNATURE_INVALID: {
+		status: 401,
+		retryable: false,
+		summary: "A call is not signed with this cluster's secret.",
+	},
+	LOTTOR_OVERLOADED: {
+		status: 503,
+		retryable: true,
+		summary: "The coordinator has as many prepares under way as it takes. Nothing was stored.",
+	},
 	LOTTOR_STORE_MISMATCH: {
 		status: 409,
 		retryable: false,

@@ -49,6 +49,8 @@ export interface Settings {
 	readonly userStore: string;
 	/** `AUTH_STORE`: database of the sample `auth`. @default `sqlite:<data>/auth.db` */
 	readonly authStore: string;
+	/** `LOTTOR_SECRET`: all nodes sign their calls with it and refuse others. @default unsigned calls */
+	readonly secret: string | undefined;
 	/** `LOTTOR_LOG_LEVEL`. @default "info" */
 	readonly logLevel: (typeof LOG_LEVELS)[number];
 	/** `LOTTOR_CHECK_AFTER`, `LOTTOR_ACK_TIMEOUT`, `LOTTOR_LEASE`, where they are set. */
@@ -97,6 +99,7 @@ export function readSettings(env: Environment = process.env): Settings {
 		lottorStore,
 		userStore: sampleStore("USER_STORE", "user.db"),
 		authStore: sampleStore("AUTH_STORE", "auth.db"),
+		secret: text(env, "LOTTOR_SECRET"),
 		logLevel: oneOf(env, "LOTTOR_LOG_LEVEL", LOG_LEVELS) ?? "info",
 		times: {
 			...duration(env, "LOTTOR_CHECK_AFTER", "checkAfter"),

@@ -8,6 +8,7 @@ import {
 	type DecideItem,
 	ERRORS,
 	type ErrorCode,
+	hasCode,
 	type ItemAnswer,
 	type ItemError,
 	LottorError,
@@ -117,6 +118,7 @@ export class CoordinatorClient {
 			const message = "No living coordinator was found before the deadline of prepare";
 			throw new LottorError("LOTTOR_NO_COORDINATOR", message, data);
 		}
+		if (hasCode(cause, "LOTTOR_OVERLOADED")) throw cause;
 		const message = `Group ${item.id} could not be prepared within ${timeout} ms`;
 		throw new LottorError("LOTTOR_PREPARE_FAILED", message, data, cause);
 	}

@@ -40,19 +40,34 @@ const LONGEST_NAME = 255;
 export class Intake {
 	readonly #engine: Engine;
 	readonly #dispatcher: Dispatcher;
+	/** What prepares under way hold in memory. */
+	readonly #preparing = { groups: 0, bytes: 0 };
 
 	constructor(engine: Engine, dispatcher: Dispatcher) {
 		this.#engine = engine;
 		this.#dispatcher = dispatcher;
 	}
 
-	/** Stores groups, then acknowledges each (R6). */
+	/**
+	 * Stores groups, then acknowledges each (R6). What would be too much at once is refused before
+	 * anything is stored, so that memory has a bound however fast producers are; what finishes groups,
+	 * such as commits and reports, is never refused.
+	 */
 	async prepare(items: readonly unknown[]): Promise<PrepareAnswer[]> {
 		const { store, storeId, meters, logger } = this.#engine;
+		const admitted = { groups: 0, bytes: 0 };
 		return inOrder(
 			items,
-			(item) => this.#newGroup(item),
-			(groups) => store.insert(groups),
+			(item) => {
+				const group = this.#newGroup(item);
+				this.#admit(group, admitted);
+				return group;
+			},
+			(groups) =>
+				store.insert(groups).finally(() => {
+					this.#preparing.groups -= admitted.groups;
+					this.#preparing.bytes -= admitted.bytes;
+				}),
 			(result: InsertResult, group): PrepareAnswer => {
 				if (result.result === "differs") {
 					return refused(
@@ -81,6 +96,25 @@ export class Intake {
 			},
 			(error) => ({ result: "refused", error }),
 		);
+	}
+
+	#admit(group: NewGroup, admitted: { groups: number; bytes: number }): void {
+		const { maxPreparing, maxPreparingBytes } = this.#engine.settings;
+		const bytes = bytesOf(group);
+		const { groups: groupsNow, bytes: bytesNow } = this.#preparing;
+		// One alone is always taken, whatever its size: it has limits of its own.
+		if (groupsNow > 0 && (groupsNow >= maxPreparing || bytesNow + bytes > maxPreparingBytes)) {
+			this.#engine.meters.count("overloaded");
+			throw new LottorError(
+				"LOTTOR_OVERLOADED",
+				`Group ${group.id} was refused: ${groupsNow} groups with ${bytesNow} bytes are being prepared`,
+				{ group: group.id },
+			);
+		}
+		for (const count of [this.#preparing, admitted]) {
+			count.groups++;
+			count.bytes += bytes;
+		}
 	}
 
 	/** Takes the producers' decisions. What is committed is on its way before this resolves. */
@@ -275,10 +309,7 @@ export class Intake {
 		const messages = given.messages.map((message, index) =>
 			newMessage(message, index, settings),
 		);
-		const bytes = messages.reduce(
-			(sum, message) => sum + message.bytes,
-			Buffer.byteLength(context),
-		);
+		const bytes = bytesOf({ messages, context });
 		if (bytes > settings.maxGroup) {
 			throw new LottorError(
 				"LOTTOR_PAYLOAD_TOO_LARGE",
@@ -331,6 +362,10 @@ export class Intake {
 		const hash = contentHash(JSON.stringify(content));
 		return { ...group, hash, messages: searchable };
 	}
+}
+
+function bytesOf({ messages, context }: Pick<NewGroup, "messages" | "context">): number {
+	return messages.reduce((sum, message) => sum + message.bytes, Buffer.byteLength(context));
 }
 
 function newMessage(item: unknown, index: number, { maxPayload, delivery }: Settings): NewMessage {

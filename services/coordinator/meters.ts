@@ -14,6 +14,7 @@ const COUNTERS = {
 	consumed: ["moleculer.lottor.messages.consumed.total", "Messages consumed"],
 	attemptsFailed: ["moleculer.lottor.messages.attempts.failed.total", "Attempts that failed"],
 	failed: ["moleculer.lottor.messages.failed.total", "Messages that failed for good"],
+	overloaded: ["moleculer.lottor.groups.overloaded.total", "Prepares refused for overload"],
 	refusedReports: ["moleculer.lottor.reports.refused.total", "Reports refused"],
 } as const;
 

@@ -71,6 +71,10 @@ export interface CoordinatorOptions {
 	readonly maxMessages?: number;
 	/** Paths of payload fields whose values messages can be found by: `["user.id"]`. @default [] */
 	readonly searchFields?: readonly string[];
+	/** Groups being prepared at once; more are refused with LOTTOR_OVERLOADED. @default 2000 */
+	readonly maxPreparing?: number;
+	/** The same, in bytes of payloads. @default 67108864 */
+	readonly maxPreparingBytes?: number;
 	/** How long completed groups are kept (R30). @default "7d" */
 	readonly keepCompleted?: Duration;
 	/** How long rolled back groups are kept (R30). @default "1d" */
@@ -109,6 +113,8 @@ export interface Settings {
 	readonly maxPayload: number;
 	readonly maxGroup: number;
 	readonly maxMessages: number;
+	readonly maxPreparing: number;
+	readonly maxPreparingBytes: number;
 	readonly searchFields: readonly string[];
 	readonly keepCompleted: number;
 	readonly keepRolledBack: number;
@@ -143,6 +149,8 @@ const COUNTS = {
 	maxPayload: 512 * 1_024,
 	maxGroup: 8 * 1_024 * 1_024,
 	maxMessages: 1_000,
+	maxPreparing: 2_000,
+	maxPreparingBytes: 64 * 1_024 * 1_024,
 	claimLimit: 200,
 } as const;
 

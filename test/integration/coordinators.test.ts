@@ -10,6 +10,7 @@ import {
 	type CheckAnswer,
 	type ConsumeAnswer,
 	newGroupId,
+	type PrepareAnswer,
 	systemRandom,
 } from "../../protocol/index.ts";
 import {
@@ -194,5 +195,45 @@ describe("one coordinator", () => {
 		await clock.advance(6_000);
 		await until(() => auth.consumed.length === 2);
 		answer({ result: "rolledBack" });
+	});
+
+	test("LOTTOR_OVERLOADED refuses prepares above the limit, stores nothing of them, and takes them later", async () => {
+		const a = await coordinator("a", { maxPreparing: 3 });
+		const item = () => ({
+			id: newGroupId(clock, systemRandom),
+			source: "user",
+			storeId: "store-user",
+			guarantee: "transactional",
+			owner: { nodeID: "n", instanceID: "i" },
+			messages: [{ target: "auth", type: "t", content: "{}" }],
+		});
+		const items = Array.from({ length: 5 }, item);
+		const answers = await a.call<PrepareAnswer[], object>("lottor.prepare", { items });
+		expect(answers.map((one) => one.result)).toEqual([
+			...Array.from({ length: 3 }, () => "prepared"),
+			...Array.from({ length: 2 }, () => "refused"),
+		]);
+		expect(answers[4]).toMatchObject({ error: { code: "LOTTOR_OVERLOADED", retryable: true } });
+		const stored = await a.call<{ items: { id: string }[] }>("lottor.groups.list");
+		expect(stored.items).toHaveLength(3);
+		const again = await a.call<PrepareAnswer[], object>("lottor.prepare", {
+			items: items.slice(3),
+		});
+		expect(again.map((one) => one.result)).toEqual(["prepared", "prepared"]);
+	});
+
+	test("LOTTOR_OVERLOADED counts bytes too, but takes one large group alone", async () => {
+		const a = await coordinator("a", { maxPreparingBytes: 1_000 });
+		const item = (size: number) => ({
+			id: newGroupId(clock, systemRandom),
+			source: "user",
+			storeId: "store-user",
+			guarantee: "transactional",
+			owner: { nodeID: "n", instanceID: "i" },
+			messages: [{ target: "auth", type: "t", content: JSON.stringify("x".repeat(size)) }],
+		});
+		const items = [item(2_000), item(10)];
+		const answers = await a.call<PrepareAnswer[], object>("lottor.prepare", { items });
+		expect(answers.map((one) => one.result)).toEqual(["prepared", "refused"]);
 	});
 });
