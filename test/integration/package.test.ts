@@ -58,6 +58,7 @@ test("the tarball holds what runs and what documents it, and nothing of the test
 			"CHANGELOG.md",
 			"dist/index.js",
 			"dist/index.d.ts",
+			"dist/admin-ui/dist/index.html",
 		]),
 	);
 	expect(
