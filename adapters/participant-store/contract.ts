@@ -72,6 +72,8 @@ export interface ParticipantStore<Tx extends TxBase = TxBase> {
 export interface OpenedParticipantStore {
 	readonly storeId: string;
 	readonly guarantee: Guarantee;
+	/** What the user has to know of it, and may not have asked for. */
+	readonly notice?: string;
 }
 
 /** What every transaction handle has; each store adds its own (`db`, `trx`, `session`). */

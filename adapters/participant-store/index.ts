@@ -4,11 +4,13 @@ import { type Clock, invalidOptions, type Random } from "../../protocol/index.ts
 import type { ParticipantStore } from "./contract.ts";
 import { isKnexSource, isSqlUrl, knexParticipantStore } from "./knex.ts";
 import { memoryParticipantStore } from "./memory.ts";
+import { isMongoSource, isMongoUrl, mongoParticipantStore } from "./mongo.ts";
 import { isRedisClient, isRedisUrl, redisParticipantStore } from "./redis.ts";
 import { SqliteParticipantStore } from "./sqlite.ts";
 import { recordedSqliteStore } from "./sqlite-recorded.ts";
 
 export type * from "./contract.ts";
+export { adapterParticipantStore, OWN_ADAPTER } from "./adapter.ts";
 export { memoryParticipantStore } from "./memory.ts";
 export { RecordedParticipantStore } from "./recorded.ts";
 export type { RecordedBackend, RecordedStoreOptions } from "./recorded.ts";
@@ -18,7 +20,7 @@ export { recordedSqliteStore } from "./sqlite-recorded.ts";
 export type { SqliteStoreOptions } from "./sqlite-tables.ts";
 
 const KINDS =
-	"`sqlite:./file.db`, `postgres://…` or `mysql://…` (each with `?guarantee=recorded` if wanted), `redis://…`, `memory:`, a Knex instance or an adapter that has one, an instance of ioredis, or a ParticipantStore";
+	"`sqlite:./file.db`, `mongodb://…`, `postgres://…` or `mysql://…` (each with `?guarantee=recorded` if wanted), `redis://…`, `memory:`, a MongoClient, a Knex instance or an adapter that has one of them, an instance of ioredis, or a ParticipantStore";
 
 const METHODS = [
 	"open",
@@ -40,9 +42,9 @@ const METHODS = [
 /**
  * Makes the participant store that a URL names, or takes an instance as it is. Nothing is opened.
  *
- * @param spec `sqlite:<path>`, `postgres://…` or `mysql://…`, each with the setting `guarantee`
- *   (`transactional`, the default, or `recorded`), `redis://…`, `memory:`, the service's own Knex
- *   instance, adapter or instance of ioredis, or a store
+ * @param spec `sqlite:<path>`, `mongodb://…`, `postgres://…` or `mysql://…`, each with the setting
+ *   `guarantee` (`transactional`, the default, or `recorded`), `redis://…`, `memory:`, the service's
+ *   own MongoClient, Knex instance, adapter or instance of ioredis, or a store
  * @param field the option's full name, for the error
  * @throws LOTTOR_INVALID_OPTIONS naming `field` when it is none of these
  */
@@ -53,11 +55,13 @@ export function resolveParticipantStore(
 ): ParticipantStore {
 	if (isStore(spec)) return spec;
 	if (isKnexSource(spec)) return knexParticipantStore(spec, options, field);
+	if (isMongoSource(spec)) return mongoParticipantStore(spec, options, field);
 	if (isRedisClient(spec)) return redisParticipantStore(spec, options, field);
 	if (typeof spec !== "string") throw invalidOptions(field, `must be ${KINDS}`);
 	if (/^memory:?$/i.test(spec)) return memoryParticipantStore(options);
 	if (/^sqlite:/i.test(spec)) return sqliteStore(spec, field, options);
 	if (isRedisUrl(spec)) return redisParticipantStore(spec, options, field);
+	if (isMongoUrl(spec)) return mongoParticipantStore(spec, options, field);
 	if (isSqlUrl(spec)) return knexParticipantStore(spec, options, field);
 	const scheme = /^[a-z][a-z0-9+.-]*:/i.exec(spec)?.[0] ?? spec;
 	throw invalidOptions(field, `names no known kind of store ("${scheme}"): it must be ${KINDS}`);

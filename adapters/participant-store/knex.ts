@@ -3,9 +3,8 @@ import { systemClock, systemRandom } from "../../protocol/index.ts";
 import type { ParticipantStore } from "./contract.ts";
 import { recordedKnexStore } from "./knex/recorded.ts";
 import { isKnexSource, isSqlUrl, sourceOfInstance, sourceOfUrl } from "./knex/source.ts";
-import { KnexParticipantStore } from "./knex/store.ts";
+import { transactionalKnexStore } from "./knex/store.ts";
 
-export { KnexParticipantStore } from "./knex/store.ts";
 export { isKnexSource, isSqlUrl } from "./knex/source.ts";
 export type { KnexTx } from "./knex/transaction.ts";
 
@@ -54,7 +53,7 @@ export function knexParticipantStore(
 	const read = readSource(from, field);
 	switch (options.guarantee ?? read.guarantee) {
 		case "transactional":
-			return new KnexParticipantStore(read.source, common);
+			return transactionalKnexStore(read.source, common);
 		case "recorded":
 			return recordedKnexStore(read.source, common);
 		default:

@@ -7,6 +7,7 @@ import {
 	sameOwner,
 	type Timer,
 } from "../../protocol/index.ts";
+import type { RowBackend } from "./backend.ts";
 import { Calls } from "./calls.ts";
 import type {
 	ConsumeRequest,
@@ -34,42 +35,14 @@ import {
 	resolution,
 } from "./rules.ts";
 
-/**
- * What a store must be able to do for the recorded guarantee: each call is one atomic, durable
- * step. It may reject with LOTTOR_STORE_UNAVAILABLE, and then may or may not have happened.
- */
-export interface RecordedBackend {
-	/** What and where, without secrets. */
-	readonly description: string;
-	open(): Promise<{ readonly storeId: string }>;
-	close(): Promise<void>;
-	/** The store's clock, milliseconds since 1970 (R19). */
-	now(): number;
-
+/** What a store must be able to do for the recorded guarantee. */
+export interface RecordedBackend extends RowBackend {
 	/** Inserts if absent. @returns whether it was */
 	insertOutcome(row: OutcomeRow): Promise<boolean>;
-	outcomes(ids: readonly string[]): Promise<(OutcomeRow | undefined)[]>;
-	/** Replaces `started`. @returns whether it stood */
-	endOutcome(id: string, to: Outcome, at: number): Promise<boolean>;
-	/** Marks outcomes other than `started` as acknowledged. */
-	confirm(ids: readonly string[]): Promise<void>;
-	/** Unconfirmed `committed` with `at` before the given time, oldest first. */
-	unconfirmed(
-		before: number,
-		limit: number,
-	): Promise<{ readonly id: string; readonly coordinator: string }[]>;
-
 	/** Inserts if absent. @returns whether it was */
 	insertInbox(row: InboxRow): Promise<boolean>;
-	inbox(ids: readonly string[]): Promise<(InboxRow | undefined)[]>;
 	/** Replaces `before`. @returns whether it stood unchanged */
 	swapInbox(before: InboxRow, after: InboxRow): Promise<boolean>;
-	/** Marks consumed and failed rows of these attempts, or earlier ones, as acknowledged. */
-	settle(reports: readonly { readonly id: string; readonly attempt: number }[]): Promise<void>;
-	/** Unsettled `consumed` with `at` before the given time, oldest first. */
-	unsettled(before: number, limit: number): Promise<UnsettledMessage[]>;
-	/** Deletes confirmed outcomes and settled inbox rows with `at` before the given time. */
-	purge(before: number, limit: number): Promise<number>;
 }
 
 /** Options of {@link RecordedParticipantStore}. */

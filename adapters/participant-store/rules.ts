@@ -49,6 +49,13 @@ export const CLAIM_RENEW_MS = 5_000;
 /** A fence, or a second copy of a running message, waits this long (R14, R32). Milliseconds. */
 export const SHORT_WAIT_MS = 1_000;
 
+const LONGEST_ID = 64;
+
+/** @returns whether the value can be an id at all: a bad item of a call must not fail the others */
+export function isId(value: unknown): value is string {
+	return typeof value === "string" && value.length <= LONGEST_ID && /^[\x21-\x7e]+$/.test(value);
+}
+
 /** What {@link ParticipantStore.fail} is told. */
 export type FailRequest = Parameters<ParticipantStore["fail"]>[0];
 

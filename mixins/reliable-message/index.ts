@@ -78,6 +78,10 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 		return participant;
 	};
 
+	async function started(this: Service): Promise<void> {
+		this.metadata["lottor"] = await participantOf(this).start();
+	}
+
 	function stopped(this: Service): Promise<void> {
 		return participantOf(this).stop();
 	}
@@ -127,6 +131,7 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 			if (Object.keys(messages).length > 0) schema.messages = messages;
 			nameActions(schema);
 			exemptFromHooks(schema);
+			startAfterMixins(schema, this.originalSchema, started);
 			stopFirst(schema, stopped);
 			schema.started = [schema.started ?? [], receive].flat();
 		},
@@ -137,9 +142,7 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 			Object.assign(this, { reliable: participant.reliable });
 		},
 
-		async started(this: Service) {
-			this.metadata["lottor"] = await participantOf(this).start();
-		},
+		started,
 
 		stopped,
 	} as Partial<ServiceSchema>;
@@ -156,6 +159,25 @@ function nameActions(schema: ServiceSchema): void {
 		const action = schema.actions?.[name];
 		if (isObject(action)) action["name"] = `${prefix}${schema.name}.${name}`;
 	}
+}
+
+/**
+ * Moleculer starts the last of the mixins first. This one may need what another one connects, as
+ * moleculer-db does, and the service's own `started` may need this one.
+ */
+function startAfterMixins(
+	schema: ServiceSchema,
+	original: ServiceSchema | undefined,
+	started: (this: Service) => Promise<void>,
+): void {
+	if (!Array.isArray(schema.started)) return;
+	const own: unknown[] = [original?.started].flat();
+	const others = schema.started.filter((handler) => handler !== started);
+	schema.started = [
+		...others.filter((handler) => !own.includes(handler)),
+		started,
+		...others.filter((handler) => own.includes(handler)),
+	];
 }
 
 /**

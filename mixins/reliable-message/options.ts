@@ -1,5 +1,10 @@
+import type { Service } from "moleculer";
 import { type Delivery, resolveDelivery } from "../../adapters/delivery/index.ts";
-import { resolveParticipantStore } from "../../adapters/participant-store/index.ts";
+import {
+	adapterParticipantStore,
+	OWN_ADAPTER,
+	resolveParticipantStore,
+} from "../../adapters/participant-store/index.ts";
 import type { ParticipantStore } from "../../adapters/participant-store/contract.ts";
 import {
 	type Clock,
@@ -89,10 +94,19 @@ export function readOptions(options: ReliableMessageOptions): Settings {
 	return settings;
 }
 
-/** Makes the store that the options name; each service that uses the mixin gets its own. */
-export function makeStore(settings: Settings): ParticipantStore {
-	const { clock, random } = settings;
-	return resolveParticipantStore(settings.store, `${PREFIX}.store`, { clock, random });
+/**
+ * Makes the store that the options name; each service that uses the mixin gets its own.
+ *
+ * @param service whose adapter may be the one
+ */
+export function makeStore(settings: Settings, service?: Service): ParticipantStore {
+	const { store, clock, random } = settings;
+	const field = `${PREFIX}.store`;
+	if (store === OWN_ADAPTER) {
+		const adapterOf = () => (service as { adapter?: unknown } | undefined)?.adapter;
+		return adapterParticipantStore(adapterOf, field, { clock, random });
+	}
+	return resolveParticipantStore(store, field, { clock, random });
 }
 
 /** Makes what the messages come by. */

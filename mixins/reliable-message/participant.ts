@@ -78,7 +78,7 @@ export class Participant {
 		this.#service = service;
 		this.#settings = settings;
 		this.#types = readMessageTypes(service, settings);
-		this.#store = makeStore(settings);
+		this.#store = makeStore(settings, service);
 		this.#delivery = makeDelivery(settings);
 	}
 
@@ -105,7 +105,7 @@ export class Participant {
 	async start(): Promise<ParticipantMetadata> {
 		const { broker, logger } = this.#service;
 		this.#stopping = false;
-		const { storeId, guarantee } = await this.#openPatiently();
+		const { storeId, guarantee, notice } = await this.#openPatiently();
 		const core: Core = {
 			service: this.#service,
 			broker,
@@ -123,6 +123,7 @@ export class Participant {
 		this.#parts = this.#makeParts(core);
 		broker.localBus.on("$services.changed", this.#wake);
 		void this.#sweep(0);
+		if (notice !== undefined) logger.warn(`Lottor: ${notice}`);
 		logger.info(`Lottor: participant store ${this.#store.description} is open (${guarantee})`);
 		this.#endLog = logCoordinators(broker, logger);
 		return this.#metadata(core);

@@ -6,10 +6,12 @@ import type { Clock, Duration, Outcome, Random } from "../../protocol/index.ts";
 /** Options of {@link ReliableMessage}. Durations are milliseconds or text such as `"10s"`. */
 export interface ReliableMessageOptions {
 	/**
-	 * Where outcomes and inbox live: a URL (`sqlite:./user.db`, `sqlite:./user.db?guarantee=recorded`,
-	 * `memory:`) or an instance. Best the service's own business database.
+	 * Where outcomes and inbox live, best the service's own business database: a URL
+	 * (`sqlite:./user.db`, `mongodb://host/user`, `postgres://host/user`, `redis://host`, …), the
+	 * service's own connection (a MongoClient, a Knex instance, an ioredis client), `"adapter"` for
+	 * that of its moleculer-db adapter, or a store. See docs/stores.md.
 	 */
-	readonly store: string | ParticipantStore;
+	readonly store: string | object;
 	/**
 	 * Where messages come from: `"direct"`, by calls of the coordinator; or the broker over which the
 	 * coordinators deliver, as a URL (`amqp://`, `kafka://`, `nats://`, `redis://`), options, or an

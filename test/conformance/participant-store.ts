@@ -17,6 +17,7 @@ import {
 	type Owner,
 	systemRandom,
 } from "../../protocol/index.ts";
+import { CLAIM_RENEW_MS } from "../../adapters/participant-store/rules.ts";
 import { ManualClock, settle } from "../support/manual-clock.ts";
 
 /** One place where a store keeps its data, as the suite needs it. */
@@ -41,6 +42,10 @@ export interface ParticipantFactory {
 	readonly shared: boolean;
 	/** Whether `failCommit` works. */
 	readonly faults: boolean;
+	/** Whether a nested work is rolled back alone (R11). @default true */
+	readonly savepoints?: boolean;
+	/** Whether the client sends a COMMIT again that got no answer. @default false */
+	readonly repeatsCommit?: boolean;
 	/** Rounds of the race between a fence and a late commit. */
 	readonly races: number;
 	/** Up to how many milliseconds later the commit of that race is tried. @default 0 */
@@ -51,8 +56,6 @@ export interface ParticipantFactory {
 const OWNER: Owner = { nodeID: "node-1", instanceID: "start-1" };
 const OTHER: Owner = { nodeID: "node-1", instanceID: "start-2" };
 const DAY = 86_400_000;
-/** Longer than a claim's renewal takes a real store. */
-const RENEWAL_MS = 25;
 
 const FAILURE: Failure = { code: "NO", message: "no", stack: "at x", retryable: true };
 
@@ -60,6 +63,7 @@ const FAILURE: Failure = { code: "NO", message: "no", stack: "at x", retryable: 
 export function participantStoreSuite(name: string, factory: ParticipantFactory): void {
 	const transactional = factory.guarantee === "transactional";
 	const recorded = !transactional;
+	const { savepoints = true, repeatsCommit = false } = factory;
 	/** Leaves out what a store of this kind has no notion of. */
 	const when = (applies: boolean) => (applies ? it : () => undefined);
 
@@ -77,6 +81,8 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 		});
 
 		afterEach(async () => {
+			// A test that failed may have left some, which closing would wait for.
+			for (const open of gates.splice(0)) open();
 			await Promise.all(opened.map((one) => one.close()));
 			await bench.close();
 		});
@@ -349,9 +355,10 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					const kept = await run(after);
 
 					// A recorded work has happened: its outcome is written again until it stands.
-					expect(lost.state).toBe(transactional ? "rolledBack" : "committed");
+					const stands = recorded || repeatsCommit;
+					expect(lost.state).toBe(stands ? "committed" : "rolledBack");
 					expect(kept).toEqual({ state: "committed", value: "done" });
-					expect(await bench.rows()).toEqual(transactional ? [after] : [before, after]);
+					expect(await bench.rows()).toEqual(stands ? [before, after] : [after]);
 					expect(await store.resolve([before, after])).toEqual([
 						{ result: lost.state },
 						{ result: "committed" },
@@ -443,7 +450,8 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				expect(await bench.rows()).toEqual(transactional ? [] : [inner]);
 			});
 
-			it("R11 a nested work that fails leaves the handler to decide", async () => {
+			const alone = recorded || savepoints;
+			when(alone)("R11 a nested work that fails leaves the handler to decide", async () => {
 				const [message, inner] = [`${groupId()}.0`, groupId()];
 				const result = await store.consume(copy(message), async (tx) => {
 					const nested = await store.run(runRequest(inner, { join: tx }), async () => {
@@ -457,6 +465,34 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				expect(await store.resolve([inner])).toEqual([{ result: "rolledBack" }]);
 				expect(await bench.rows()).toEqual(["outer"]);
 			});
+
+			when(transactional && !savepoints)(
+				"R11 a nested work that fails takes the handler along: the whole is rolled back",
+				async () => {
+					const [message, inner] = [`${groupId()}.0`, groupId()];
+					const result = await store.consume(copy(message), async (tx) => {
+						await bench.write(tx, "outer");
+						const nested = await store.run(
+							runRequest(inner, { join: tx }),
+							async (own) => {
+								await bench.write(own, "inner");
+								throw new Error("inner fails");
+							},
+						);
+						expect(nested).toMatchObject({ state: "rolledBack" });
+						await expect(async () => bench.write(tx, "later")).rejects.toMatchObject({
+							type: "LOTTOR_TX_CLOSED",
+						});
+					});
+
+					expect(result).toMatchObject({
+						result: "failed",
+						error: { type: "LOTTOR_TX_CLOSED" },
+					});
+					expect(await store.resolve([inner])).toEqual([{ result: "rolledBack" }]);
+					expect(await bench.rows()).toEqual([]);
+				},
+			);
 		});
 
 		describe("inbox", () => {
@@ -598,10 +634,12 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				async () => {
 					const [before, after] = [`${groupId()}.0`, `${groupId()}.0`];
 					bench.failCommit("before");
-					expect(await consume(before)).toMatchObject({ result: "failed" });
+					expect(await consume(before)).toMatchObject({
+						result: repeatsCommit ? "consumed" : "failed",
+					});
 					bench.failCommit("after");
 					expect(await consume(after)).toEqual({ result: "consumed" });
-					expect(await bench.rows()).toEqual([after]);
+					expect(await bench.rows()).toEqual(repeatsCommit ? [before, after] : [after]);
 				},
 			);
 
@@ -632,7 +670,7 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 				held.open();
 				if (result.result === "failed") await result.lasting;
 				await until(async () => (await store.look([id]))[0]?.result === "consumed");
-				expect(await consume(id, { attempt: 2 })).toMatchObject({ result: "duplicate" });
+				await until(async () => (await consume(id, { attempt: 2 })).result === "duplicate");
 			});
 
 			when(recorded && factory.shared)(
@@ -644,8 +682,9 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					const first = store.consume(copy(id, { timeout: DAY }), held.pass);
 					await held.reached;
 					for (let i = 0; i < 20; i++) {
-						await clock.advance(5_000);
-						await sleep(RENEWAL_MS);
+						await clock.advance(CLAIM_RENEW_MS);
+						// The next renewal is planned once this one is stored.
+						await until(async () => clock.dueIn(CLAIM_RENEW_MS));
 					}
 					const taking = await second.consume(
 						copy(id, { owner: OTHER, isAlive: () => false }),
@@ -808,12 +847,16 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 	});
 }
 
+/** Opens every gate that a test made. */
+const gates: (() => void)[] = [];
+
 /** Where a work waits until it is let go on. */
 function gate() {
 	let reach = () => undefined as void;
 	let open = () => undefined as void;
 	const reached = new Promise<void>((resolve) => (reach = resolve));
 	const opened = new Promise<void>((resolve) => (open = resolve));
+	gates.push(open);
 	const pass = () => {
 		reach();
 		return opened;

@@ -31,6 +31,11 @@ export class ManualClock implements Clock {
 		return this.#pending.size;
 	}
 
+	/** @returns whether one of them is due in exactly so many milliseconds */
+	dueIn(ms: number): boolean {
+		return [...this.#pending].some((timer) => timer.at === this.#now + ms);
+	}
+
 	/** Moves time on, firing what becomes due in its order, and lets promises run between. */
 	async advance(ms: number): Promise<void> {
 		const end = this.#now + ms;

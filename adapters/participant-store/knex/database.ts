@@ -5,21 +5,23 @@ import {
 	hasCode,
 	LottorError,
 	newStoreId,
+	type Outcome,
 	type Random,
 } from "../../../protocol/index.ts";
 import { StoreClock } from "../store-clock.ts";
-import type { InboxRow, OutcomeRow } from "../rules.ts";
+import { type InboxRow, isId, type OutcomeRow } from "../rules.ts";
+import { within } from "../within.ts";
 import type { UnsettledMessage } from "../contract.ts";
 import type { Dialect, Row } from "./dialect.ts";
-import { inboxOf, inboxValues, isId, outcomeOf, outcomeValues, SQL, text } from "./rows.ts";
-import { plainMessage, Session, type SessionHost, storeError, within } from "./session.ts";
+import { inboxOf, inboxValues, outcomeOf, outcomeValues, SQL, text } from "./rows.ts";
+import { plainMessage, Session, type SessionHost, storeError } from "./session.ts";
 import { type KnexSource, openSource, type OpenedSource } from "./source.ts";
 
 /** Version of the tables. A database with a higher one is refused. */
 export const SCHEMA = 1;
 
 /** How long a connection may take to come. Milliseconds. */
-const CONNECT_MS = 5_000;
+const CONNECT_MS = 4_000;
 /** Most rows that one statement names. */
 const CHUNK = 500;
 
@@ -37,6 +39,8 @@ export class KnexDatabase implements SessionHost {
 	readonly #options: KnexStoreOptions;
 	readonly #time: StoreClock;
 	#opened: OpenedSource | undefined;
+	/** Connections that somebody has, with the pool that each is of. */
+	readonly #held = new Map<unknown, PooledClient>();
 
 	constructor(source: KnexSource, options: KnexStoreOptions) {
 		this.#source = source;
@@ -68,13 +72,13 @@ export class KnexDatabase implements SessionHost {
 		return this.#options.now?.() ?? this.#time.now();
 	}
 
-	/** Opens the database and makes its tables. @returns the storeId */
-	async open(): Promise<string> {
+	/** Opens the database and makes its tables. */
+	async open(): Promise<{ readonly storeId: string }> {
 		this.#opened ??= await openSource(this.#source);
 		try {
 			const storeId = await this.#prepare();
 			if (!this.#options.now) await this.#time.measure();
-			return storeId;
+			return { storeId };
 		} catch (error) {
 			const reported = this.#openError(error);
 			// One that can't be reached yet may be the service's own way to its data.
@@ -95,11 +99,11 @@ export class KnexDatabase implements SessionHost {
 		try {
 			return await fn(session);
 		} finally {
-			this.release(session);
+			this.giveBack(session);
 		}
 	}
 
-	/** Takes a connection, for {@link release} to give back. */
+	/** Takes a connection, for {@link giveBack}. */
 	async acquire(): Promise<Session> {
 		const { knex } = this.#open;
 		const { client } = knex as unknown as { client: PooledClient };
@@ -107,6 +111,7 @@ export class KnexDatabase implements SessionHost {
 		const acquiring = client.acquireConnection();
 		try {
 			const connection = await within(this, CONNECT_MS, acquiring, () => (late = true));
+			this.#held.set(connection, client);
 			return new Session(this, knex, connection);
 		} catch (error) {
 			if (late) {
@@ -118,11 +123,11 @@ export class KnexDatabase implements SessionHost {
 		}
 	}
 
-	release(session: Session): void {
-		const opened = this.#opened;
-		if (!opened) return session.destroy();
-		const { client } = opened.knex as unknown as { client: PooledClient };
-		void client.releaseConnection(session.connection);
+	/** Also while it is being closed, which waits for what is held. */
+	giveBack({ connection }: Session): void {
+		const client = this.#held.get(connection);
+		this.#held.delete(connection);
+		void client?.releaseConnection(connection);
 	}
 
 	/**
@@ -150,7 +155,7 @@ export class KnexDatabase implements SessionHost {
 	}
 
 	/** @returns whether there was none yet */
-	async insertOutcome(session: Session, row: OutcomeRow): Promise<boolean> {
+	async addOutcome(session: Session, row: OutcomeRow): Promise<boolean> {
 		try {
 			const { count } = await session.query(this.dialect.insertOutcome, outcomeValues(row));
 			return count === 1;
@@ -160,7 +165,8 @@ export class KnexDatabase implements SessionHost {
 		}
 	}
 
-	async endOutcome(id: string, to: string, at: number): Promise<boolean> {
+	async endOutcome(id: string, to: Outcome, at: number): Promise<boolean> {
+		if (!isId(id)) return false;
 		const { count } = await this.session((one) => one.query(SQL.endOutcome, [to, at, id]));
 		return count === 1;
 	}
@@ -187,7 +193,7 @@ export class KnexDatabase implements SessionHost {
 	}
 
 	/** @returns whether there was none yet */
-	insertInbox(session: Session, row: InboxRow): Promise<boolean> {
+	addInbox(session: Session, row: InboxRow): Promise<boolean> {
 		return this.dialect.insertInbox(session, inboxValues(row));
 	}
 

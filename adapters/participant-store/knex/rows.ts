@@ -2,8 +2,6 @@ import type { Failure } from "../../../protocol/index.ts";
 import type { InboxRow, OutcomeRow } from "../rules.ts";
 import { INBOX_COLUMNS, type Row, type Value } from "./dialect.ts";
 
-const LONGEST_ID = 64;
-
 /** Every statement that the databases share, so that a test can ask for their plans. */
 export const SQL = {
 	outcomes: (ids: number) => `SELECT * FROM lottor_outcome WHERE id IN (${marks(ids)})`,
@@ -27,11 +25,6 @@ export const SQL = {
 
 function marks(count: number): string {
 	return Array.from({ length: count }, () => "?").join(", ");
-}
-
-/** @returns whether the value can be an id at all: a bad item of a call must not fail the others */
-export function isId(value: unknown): value is string {
-	return typeof value === "string" && value.length <= LONGEST_ID && /^[\x21-\x7e]+$/.test(value);
 }
 
 export function outcomeOf(row: Row): OutcomeRow {

@@ -1,17 +1,15 @@
 import type { Knex } from "knex";
 
-import { type Clock, LottorError, messageOf, type Timer } from "../../../protocol/index.ts";
+import { LottorError, messageOf } from "../../../protocol/index.ts";
+import { type Waiting, within } from "../within.ts";
 import type { Answer, Dialect, Value } from "./dialect.ts";
 
 /** A statement of Lottor's own that takes longer was lost on the way. Milliseconds. */
-export const STATEMENT_MS = 5_000;
+export const STATEMENT_MS = 4_000;
 
 /** What a session needs of the store. */
-export interface SessionHost {
+export interface SessionHost extends Waiting {
 	readonly dialect: Dialect;
-	readonly clock: Clock;
-	/** Where the database is, without secrets. */
-	readonly place: string;
 }
 
 /** What {@link Knex.Raw} is made by: a Knex instance, or a transaction. */
@@ -69,28 +67,6 @@ export class Session {
 		// What Knex itself notes of a connection that must not be used again.
 		Object.assign(this.connection as object, { __knex__disposed: "dropped by Lottor" });
 		this.#host.dialect.destroy(this.connection);
-	}
-}
-
-/** Waits for the database, but not for ever. @throws LOTTOR_STORE_UNAVAILABLE */
-export async function within<T>(
-	{ clock, place }: SessionHost,
-	ms: number,
-	work: PromiseLike<T>,
-	late: () => void = () => undefined,
-): Promise<T> {
-	let timer: Timer | undefined;
-	const over = new Promise<never>((_, reject) => {
-		timer = clock.after(ms, () => {
-			late();
-			const text = `${place} did not answer within ${ms / 1_000} s`;
-			reject(new LottorError("LOTTOR_STORE_UNAVAILABLE", text, { place }));
-		});
-	});
-	try {
-		return await Promise.race([work, over]);
-	} finally {
-		timer?.cancel();
 	}
 }
 

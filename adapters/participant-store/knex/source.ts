@@ -100,10 +100,7 @@ export async function openSource({ from, place }: KnexSource): Promise<OpenedSou
 	if ("url" in from) return openUrl(from.url, from.connections);
 	const knex = from.knex() as Knex | undefined;
 	if (!knex) {
-		throw unusable(
-			"The service's adapter has no Knex instance yet: name DbService before ReliableMessage in `mixins`",
-			place,
-		);
+		throw unusable("The service's adapter has no Knex instance: is it connected?", place);
 	}
 	const dialect = dialectOf(knex);
 	if (!dialect) throw unusable(`The Knex instance ${refusal(knex)}`, place);

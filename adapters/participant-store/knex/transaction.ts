@@ -1,7 +1,8 @@
 import type { Knex } from "knex";
 
-import { LottorError, type Timer } from "../../../protocol/index.ts";
+import { LottorError } from "../../../protocol/index.ts";
 import type { TxBase } from "../contract.ts";
+import type { Ending, Lost, OpenTransaction } from "../transactional.ts";
 import type { KnexDatabase } from "./database.ts";
 import { plainMessage, type Session, STATEMENT_MS } from "./session.ts";
 
@@ -19,26 +20,8 @@ export interface KnexTx extends TxBase {
 	readonly trx: Knex.Transaction;
 }
 
-/** What a transaction came to. */
-export type Ending =
-	| { readonly state: "committed" }
-	| {
-			readonly state: "rolledBack";
-			readonly error: unknown;
-			/** The database went away meanwhile: the work may have failed for no other reason. */
-			readonly gone?: boolean;
-	  }
-	/** COMMIT was issued, or the database committed by itself: what stands must be read (R8). */
-	| { readonly state: "unclear"; readonly error: unknown };
-
-/** The time limit of a work. */
-export interface Limit {
-	readonly timeout: number;
-	readonly timeoutError: () => Error;
-}
-
 /** A transaction, or a savepoint in one. */
-export class KnexTransaction implements KnexTx {
+export class KnexTransaction implements KnexTx, OpenTransaction {
 	readonly group: string;
 	readonly database: KnexDatabase;
 	readonly session: Session;
@@ -50,7 +33,7 @@ export class KnexTransaction implements KnexTx {
 	#conclude: (ending: Ending) => void = () => undefined;
 	#open = true;
 	/** How the database ended the transaction by itself. */
-	#lost: Exclude<Ending, { state: "committed" }> | undefined;
+	#lost: Lost | undefined;
 
 	/** Use {@link begin} or {@link nest}. */
 	constructor(
@@ -93,7 +76,7 @@ export class KnexTransaction implements KnexTx {
 	}
 
 	/** How the database has ended the transaction already, if it has. */
-	get lost(): Exclude<Ending, { state: "committed" }> | undefined {
+	get lost(): Lost | undefined {
 		return this.#lost ?? this.#parent?.lost;
 	}
 
@@ -190,24 +173,4 @@ export async function nest(parent: KnexTransaction, group: string): Promise<Knex
 	const { database, session } = parent;
 	const trx = await parent.trx.transaction();
 	return new KnexTransaction(database, session.inside(trx), group, trx, parent);
-}
-
-/**
- * Waits for the work, but not beyond its limit.
- * @throws whatever the work threw, or the limit's error
- */
-export async function limited<T>(
-	{ clock }: KnexDatabase,
-	{ timeout, timeoutError }: Limit,
-	work: Promise<T>,
-): Promise<T> {
-	let timer: Timer | undefined;
-	const late = new Promise<never>((_, reject) => {
-		timer = clock.after(timeout, () => reject(timeoutError()));
-	});
-	try {
-		return await Promise.race([work, late]);
-	} finally {
-		timer?.cancel();
-	}
 }

@@ -20,7 +20,7 @@ export interface RedisSource {
 }
 
 const CONNECT_MS = 2_000;
-const COMMAND_MS = 5_000;
+const COMMAND_MS = 4_000;
 const RECONNECT_MS = 500;
 
 /** @returns whether the value is an instance of ioredis */
