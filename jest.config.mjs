@@ -2,6 +2,8 @@ export default {
 	testEnvironment: "node",
 	testMatch: ["<rootDir>/test/**/*.test.ts"],
 	testTimeout: 20_000,
+	// Of the discoverers' cases, which take turns among themselves.
+	maxConcurrency: 100,
 	extensionsToTreatAsEsm: [".ts"],
 	transform: { "\\.ts$": "<rootDir>/test/strip.mjs" },
 	modulePathIgnorePatterns: ["<rootDir>/dist/"],

@@ -3,13 +3,20 @@ import { Discoverers } from "moleculer";
 import { invalidOptions } from "../../protocol/index.ts";
 import { RegistryDiscoverer } from "./base.ts";
 import { ConsulDiscoverer, type ConsulOptions } from "./consul.ts";
+import { Etcd3Discoverer } from "./etcd3.ts";
 import { EurekaDiscoverer, type EurekaOptions } from "./eureka.ts";
-import { type DiscovererOptions, readUrl } from "./options.ts";
+import type { DiscovererOptions } from "./options.ts";
 import { ZooKeeperDiscoverer, type ZooKeeperOptions } from "./zookeeper.ts";
 
 export type { ServiceAddress, TlsOptions } from "./contract.ts";
 export type { DiscovererOptions } from "./options.ts";
-export { ConsulDiscoverer, EurekaDiscoverer, RegistryDiscoverer, ZooKeeperDiscoverer };
+export {
+	ConsulDiscoverer,
+	Etcd3Discoverer,
+	EurekaDiscoverer,
+	RegistryDiscoverer,
+	ZooKeeperDiscoverer,
+};
 export type { ConsulOptions, EurekaOptions, ZooKeeperOptions };
 
 type Make = (url: string, options: DiscovererOptions) => Discoverers.Base;
@@ -20,17 +27,10 @@ const BY_SCHEME: Readonly<Record<string, Make>> = {
 	zookeeper: (url, options) => new ZooKeeperDiscoverer({ ...options, url }),
 	eureka: (url, options) => new EurekaDiscoverer({ ...options, url }),
 	eurekas: (url, options) => new EurekaDiscoverer({ ...options, url }),
-	etcd3: etcd,
+	etcd3: (url) => new Etcd3Discoverer(url),
 	redis: (url) => new Discoverers.Redis(url),
 	rediss: (url) => new Discoverers.Redis(url),
 };
-
-/** Moleculer's own takes hosts from a URL, but no user. */
-function etcd(url: string): Discoverers.Base {
-	const { user, password, hosts } = readUrl(url, ["etcd3"], 2_379, "registry.discoverer");
-	const auth = user === "" ? {} : { auth: { username: user, password } };
-	return new Discoverers.Etcd3({ etcd: { hosts: [...hosts], ...auth } });
-}
 
 /**
  * Finds a discoverer by its URL: `consul://`, `zookeeper://`, `eureka://`, and Moleculer's own

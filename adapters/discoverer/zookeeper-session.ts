@@ -252,16 +252,31 @@ async function withLimit<T>(promise: Promise<T>, ms: number, problem: string): P
 	}
 }
 
-async function loadLibrary(): Promise<Library> {
+let loading: Promise<Library> | undefined;
+
+/** Once for all sessions: they may be opened at the same time. */
+function loadLibrary(): Promise<Library> {
+	loading ??= importLibrary().catch((error: unknown) => {
+		loading = undefined;
+		throw error;
+	});
+	return loading;
+}
+
+async function importLibrary(): Promise<Library> {
 	try {
 		const { default: library } = (await import("node-zookeeper-client")) as unknown as {
 			default: Library;
 		};
 		return library;
 	} catch (error) {
+		const problem =
+			(error as { code?: unknown }).code === "ERR_MODULE_NOT_FOUND"
+				? "is missing; install it with 'npm install node-zookeeper-client'"
+				: "cannot be loaded";
 		throw new LottorError(
 			"LOTTOR_INVALID_OPTIONS",
-			"The package node-zookeeper-client is missing; install it with 'npm install node-zookeeper-client'",
+			`The package node-zookeeper-client ${problem}`,
 			{ field: "registry.discoverer" },
 			error,
 		);

@@ -1,19 +1,23 @@
-import { afterAll, beforeAll, describe, it } from "@jest/globals";
+import { afterAll, it } from "@jest/globals";
 
 import { cacheFolder } from "../../scripts/servers/tools.ts";
-import { CASES, type CaseName, HEAVY } from "./discoverer/cases.ts";
+import { Turns } from "../support/turns.ts";
+import { type Case, CASES, type CaseName, CROWD, LONG } from "./discoverer/cases.ts";
 import { type Servers, Stage } from "./discoverer/stage.ts";
 import { type Subject, SUBJECTS } from "./discoverer/subjects.ts";
 
-const LIMIT_MS = 240_000;
+/** Of a case and its wait for its turn. */
+const LIMIT_MS = 400_000;
+const LIGHT = new Turns(12);
+const HEAVY = new Turns(1);
 const HOW_TO_START = "Start it by `npm run servers -- up redis nats etcd consul zookeeper eureka`";
 
 /** What came of a case: empty where it did not run. */
 type Table = Map<CaseName, Map<string, string>>;
 
 /**
- * What every discoverer has to do, on a real registry and with a real transporter. Discoverers play a
- * case at the same time, each in a namespace of its own, and then the next one.
+ * What every discoverer has to do, on a real registry and with a real transporter. Many cases, which
+ * mostly wait, are played at the same time, each in a namespace of its own.
  *
  * @param env addresses of the servers; a discoverer whose server is missing is left out, or fails
  * where LOTTOR_REQUIRE_SERVERS is 1
@@ -31,40 +35,26 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 		);
 	}
 
-	for (const [name, play] of Object.entries(CASES) as [CaseName, (typeof CASES)[CaseName]][]) {
-		describe(name, () => {
-			const played = new Map<Subject, Promise<string | void>>();
-			const playOnce = (subject: Subject) => {
-				const running = played.get(subject) ?? playFor(subject, env, play);
-				played.set(subject, running);
-				running.catch(() => undefined);
-				return running;
-			};
-
-			beforeAll(() => {
-				if (HEAVY.includes(name)) return;
-				for (const subject of subjects.filter((one) => serversOf(one, env))) {
-					void playOnce(subject);
-				}
-			});
-
-			for (const subject of subjects) {
-				const known = subject.limits.includes(name);
-				const present = serversOf(subject, env) !== undefined;
-				const test = present || env["LOTTOR_REQUIRE_SERVERS"] === "1" ? it : it.skip;
-				const cells = table.get(name) ?? new Map<string, string>();
-				table.set(name, cells);
-				(known && test === it ? it.failing : test)(
-					subject.name,
-					async () => {
-						cells.set(subject.name, known ? "(limit)" : "FAILED");
-						const said = await playOnce(subject);
-						cells.set(subject.name, said ?? "ok");
-					},
-					LIMIT_MS,
-				);
-			}
-		});
+	for (const name of Object.keys(CASES) as CaseName[]) table.set(name, new Map());
+	// All on one level, since Jest plays only those of one level at the same time.
+	for (const name of new Set([...LONG, ...table.keys()])) {
+		for (const subject of subjects) {
+			const known = subject.limits.includes(name);
+			const present = serversOf(subject, env) !== undefined;
+			const needed = present || env["LOTTOR_REQUIRE_SERVERS"] === "1";
+			const cells = table.get(name);
+			const test = needed ? (known ? it.concurrent.failing : it.concurrent) : it.skip;
+			test(
+				`${name}: ${subject.name}`,
+				async () => {
+					cells?.set(subject.name, known ? "(limit)" : "FAILED");
+					const turns = name === CROWD ? HEAVY : LIGHT;
+					const said = await turns.run(() => playFor(subject, env, CASES[name]));
+					cells?.set(subject.name, said ?? "ok");
+				},
+				LIMIT_MS,
+			);
+		}
 	}
 
 	afterAll(() => {
@@ -76,7 +66,7 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 async function playFor(
 	subject: Subject,
 	env: Readonly<Record<string, string | undefined>>,
-	play: (typeof CASES)[CaseName],
+	play: Case,
 ): Promise<string | void> {
 	const servers = serversOf(subject, env);
 	if (!servers) {
@@ -86,7 +76,9 @@ async function playFor(
 	}
 	const stage = new Stage(subject, servers);
 	try {
-		return await play(stage);
+		const said = await play(stage);
+		if (stage.fatals.length > 0) throw new Error(`A node gave up: ${stage.fatals.join("; ")}`);
+		return said;
 	} finally {
 		await stage.end();
 	}

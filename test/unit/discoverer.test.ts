@@ -1,11 +1,15 @@
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 
 import { afterEach, expect, it, jest } from "@jest/globals";
 import { type Discoverers, ServiceBroker } from "moleculer";
 
-import { ConsulDiscoverer, resolveDiscoverer } from "../../adapters/discoverer/index.ts";
+import {
+	ConsulDiscoverer,
+	Etcd3Discoverer,
+	resolveDiscoverer,
+} from "../../adapters/discoverer/index.ts";
 
 const cleanups: (() => unknown)[] = [];
 
@@ -126,4 +130,33 @@ it.each([
 	["nomad://a", "registry.discoverer"],
 ])("%s is refused by the option's name", (url, field) => {
 	expect(() => resolveDiscoverer(url)).toThrow(`Option ${field} `);
+});
+
+/** A lease of etcd3's that etcd does not grant: it is lost before anybody can wait for it. */
+class NoLease extends EventEmitter {
+	readonly #refused = Promise.reject(new Error("etcd is away")).catch((error: Error) => {
+		this.emit("lost", error);
+		return error;
+	});
+	async grant(): Promise<never> {
+		throw await this.#refused;
+	}
+	release(): void {}
+	async revoke(): Promise<void> {}
+}
+
+it("the node goes on while etcd grants no lease, and asks again after a pause", async () => {
+	const { broker } = brokerWith(new Etcd3Discoverer("etcd3://127.0.0.1:1"));
+	const discoverer = broker.registry.discoverer as Etcd3Discoverer;
+	let leases = 0;
+	(discoverer.client as { lease(): NoLease }).lease = () => {
+		// Moleculer's own would ask for ever, within this turn of the loop.
+		if (++leases > 100) throw new Error("asked again and again");
+		return new NoLease();
+	};
+	(broker.transit as unknown as { connected: boolean }).connected = true;
+	await Promise.all([discoverer.sendHeartbeat(), discoverer.sendLocalNodeInfo()]);
+	expect(leases).toBe(2);
+	while (leases < 4) await new Promise((resolve) => setTimeout(resolve, 20));
+	(broker.transit as unknown as { connected: boolean }).connected = false;
 });

@@ -7,7 +7,7 @@ import { EurekaDiscoverer, resolveDiscoverer } from "../../../adapters/discovere
 
 /** Seconds. Short, so that a suite of time-outs ends; the jitter of Moleculer's timers is ±0.5 s. */
 export const INTERVAL = 1;
-export const TIMEOUT = 3;
+export const TIMEOUT = 4;
 
 /** What one node is made of. */
 export interface NodeSpec {
@@ -38,7 +38,7 @@ export function makeNode(spec: NodeSpec, loud = false): ServiceBroker {
 		transporter,
 		heartbeatInterval: INTERVAL,
 		heartbeatTimeout: TIMEOUT,
-		requestTimeout: 2_000,
+		requestTimeout: 10_000,
 		registry: { discoverer: discovererOf(registry) },
 		skipProcessEventRegistration: true,
 		logger: loud ? { type: "Console", options: { level: "info", colors: false } } : false,

@@ -24,6 +24,8 @@ export class Stage {
 	readonly subject: Subject;
 	readonly servers: Servers;
 	readonly namespace = `case-${process.pid}-${++namespaces}`;
+	/** Why nodes in this process would have ended it. */
+	readonly fatals: string[] = [];
 	readonly #cleanups: (() => Promise<unknown>)[] = [];
 
 	constructor(subject: Subject, servers: Servers) {
@@ -34,6 +36,10 @@ export class Stage {
 	/** A node in this process that is not started yet. */
 	node(nodeID: string, spec: Partial<NodeSpec> = {}): ServiceBroker {
 		const broker = makeNode(this.#spec(nodeID, spec));
+		broker.fatal = (message) => {
+			this.fatals.push(`${nodeID}: ${message}`);
+			void broker.stop();
+		};
 		this.#cleanups.push(async () => {
 			await broker.stop();
 			// Moleculer's own leaves its client open where it was stopped while it used it.
