@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { messageOf } from "../protocol/index.ts";
-import { readNetwork } from "../services/settings.ts";
+import { readBroker, readNetwork } from "../services/settings.ts";
 import { Cluster } from "./demo/cluster.ts";
 import { announcement, details, type Played, table } from "./demo/report.ts";
 import { type Scenario, SCENARIOS } from "./demo/scenarios.ts";
@@ -21,6 +21,7 @@ folder and on free ports. Exits with 0 only if every scenario ends as its store'
   --transporter <url>  what the processes talk over: nats://…, redis://…; else TCP on this machine
   --discoverer <url>   how they find each other: consul://…, zookeeper://…, eureka://…, etcd3://…,
                        redis://…; needs --transporter
+  --broker <url>       what delivers the messages: amqp://…, kafka://…, nats://…, redis://…; else calls
   --help               show this
 
 scenarios: ${SCENARIOS.map(({ name }) => name).join(", ")}`;
@@ -34,6 +35,7 @@ function readArguments() {
 			json: { type: "boolean", default: false },
 			transporter: { type: "string" },
 			discoverer: { type: "string" },
+			broker: { type: "string" },
 			help: { type: "boolean", default: false },
 		},
 	});
@@ -47,13 +49,14 @@ function readArguments() {
 		"--transporter",
 		"--discoverer",
 	]);
+	const delivery = readBroker(values.broker, "--broker");
+	// Keeps this run apart from others that use the same servers.
+	const namespace = `demo-${process.pid}-${Date.now()}`;
+	const apart = transporter !== undefined || values.broker !== undefined;
 	return {
 		...values,
 		scenarios: SCENARIOS.filter(({ name }) => wanted.includes(name)),
-		network:
-			transporter === undefined
-				? undefined
-				: { transporter, discoverer, namespace: `demo-${process.pid}-${Date.now()}` },
+		network: { transporter, discoverer, delivery, namespace: apart ? namespace : "" },
 	};
 }
 

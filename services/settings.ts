@@ -1,6 +1,7 @@
 import { join, resolve } from "node:path";
 
 import { resolveCoordinatorStore } from "../adapters/coordinator-store/index.ts";
+import { resolveDelivery } from "../adapters/delivery/index.ts";
 import { resolveDiscoverer } from "../adapters/discoverer/index.ts";
 import { resolveParticipantStore } from "../adapters/participant-store/index.ts";
 import {
@@ -37,6 +38,11 @@ export interface Settings {
 	readonly transporter: string | undefined;
 	/** `LOTTOR_DISCOVERER`: URL of the registry; needs a transporter. @default Moleculer's own discovery */
 	readonly discoverer: string | undefined;
+	/**
+	 * `LOTTOR_BROKER`: URL of the message broker that delivers (`amqp://`, `kafka://`, `nats://`,
+	 * `redis://`). @default "direct", by calls
+	 */
+	readonly delivery: string;
 	/** `LOTTOR_HTTP_PORT`: HTTP port of the coordinator; 0 takes a free one. @default 9666 */
 	readonly httpPort: number;
 	/** `LOTTOR_USER_PORT`: HTTP port of the sample `user`; 0 takes a free one. @default 8009 */
@@ -93,6 +99,7 @@ export function readSettings(env: Environment = process.env): Settings {
 			"LOTTOR_TRANSPORTER",
 			"LOTTOR_DISCOVERER",
 		]),
+		delivery: readBroker(text(env, "LOTTOR_BROKER"), "LOTTOR_BROKER"),
 		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
 		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
 		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
@@ -140,6 +147,19 @@ export function readNetwork(
 		}
 	}
 	return { transporter, discoverer };
+}
+
+/**
+ * Checks the URL of the message broker.
+ *
+ * @param field what it is called in an error
+ * @returns what the option `delivery` takes
+ * @throws LOTTOR_INVALID_OPTIONS that names the field; it does not show the URL, which may hold a secret
+ */
+export function readBroker(broker: string | undefined, field: string): string {
+	if (broker === undefined) return "direct";
+	resolveDelivery(broker, field);
+	return broker;
 }
 
 /** An empty variable counts as not set. */

@@ -6,6 +6,8 @@ import { NatsDriver, type NatsSettings } from "./nats/driver.ts";
 import { StockNats } from "./stock.ts";
 
 const ALL = "all" as DeliverPolicy;
+/** Time after which a consumer that gives no sign of life loses its messages to another one. */
+const ACK_WAIT_MS = 10_000;
 
 /**
  * NATS JetStream. Options are those of the stock adapter, or a URL with several hosts separated by
@@ -24,7 +26,11 @@ export const NatsChannelAdapter: ChannelAdapterClass = harden(StockNats, {
 				consumerOptions: {
 					...consumerOptions,
 					// The stock adapter would begin with what comes after the first subscription.
-					config: { deliver_policy: ALL, ...consumerOptions?.config },
+					config: {
+						deliver_policy: ALL,
+						ack_wait: ACK_WAIT_MS * 1e6,
+						...consumerOptions?.config,
+					},
 				},
 			},
 		};

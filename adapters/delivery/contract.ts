@@ -63,7 +63,7 @@ export interface Delivery {
 	 * Takes messages for a consumer; missing where they come by calls. Does not wait for a broker that
 	 * can't be reached, and takes up again what ended by itself.
 	 */
-	receive?(receiver: Receiver): Reception;
+	receive?(receiver: Receiver): Promise<Reception>;
 }
 
 /** A consumer that takes its messages from a broker. */

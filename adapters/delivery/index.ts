@@ -1,12 +1,13 @@
-import { invalidOptions } from "../../protocol/index.ts";
+import { channelDelivery, type ChannelSpec } from "./channels/index.ts";
 import type { Delivery } from "./contract.ts";
 import { directDelivery } from "./direct.ts";
 
+export type { ChannelSpec } from "./channels/index.ts";
 export type * from "./contract.ts";
-export { directDelivery };
+export { channelDelivery, directDelivery };
 
-/** `"direct"`, or an instance of a delivery adapter. */
-export type DeliverySpec = string | Delivery;
+/** `"direct"`, by calls; a message broker; or an instance of a delivery adapter. */
+export type DeliverySpec = ChannelSpec | Delivery;
 
 /**
  * Finds a delivery adapter.
@@ -17,6 +18,9 @@ export type DeliverySpec = string | Delivery;
  */
 export function resolveDelivery(spec: DeliverySpec, field: string): Delivery {
 	if (spec === "direct") return directDelivery();
-	if (typeof spec === "object" && typeof spec.send === "function") return spec;
-	throw invalidOptions(field, 'must be "direct" or an instance of a delivery adapter');
+	return isDelivery(spec) ? spec : channelDelivery(spec, field);
+}
+
+function isDelivery(spec: unknown): spec is Delivery {
+	return typeof spec === "object" && spec !== null && "send" in spec && "durable" in spec;
 }

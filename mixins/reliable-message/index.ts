@@ -86,8 +86,8 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 		return participantOf(this).stop();
 	}
 
-	function receive(this: Service): void {
-		participantOf(this).receive();
+	function receive(this: Service): Promise<void> {
+		return participantOf(this).receive();
 	}
 
 	return {

@@ -130,13 +130,13 @@ export class Participant {
 	}
 
 	/** Takes messages from the broker. Must begin after the service's own `started`: handlers use what that made. */
-	receive(): void {
+	async receive(): Promise<void> {
 		const parts = this.#parts;
 		if (!parts || this.#isStopping() || this.#types.size === 0 || !this.#delivery.receive)
 			return;
 		const { consumer, core } = parts;
 		const { service, settings } = core;
-		this.#reception = this.#delivery.receive({
+		this.#reception = await this.#delivery.receive({
 			service,
 			targets: [service.fullName, ...settings.aliases],
 			storeId: settings.partitioned ? core.storeId : null,

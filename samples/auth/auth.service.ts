@@ -26,11 +26,11 @@ interface GrantParams {
 }
 
 /** The consumer: grants roles in its own database, each once, whatever happens on the way. */
-export function authService(url: string): ServiceSchema {
+export function authService(url: string, delivery = "direct"): ServiceSchema {
 	const { store, adapter } = sampleDatabase<Role>(url, "roles");
 	return sampleSchema<Role>({
 		name: "auth",
-		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store })],
+		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store, delivery })],
 		adapter,
 		messages: {
 			"grant-role": {
@@ -58,4 +58,6 @@ class SampleUserMissing extends Errors.MoleculerRetryableError {
 	}
 }
 
-export default authService(readSettings().authStore);
+const settings = readSettings();
+
+export default authService(settings.authStore, settings.delivery);

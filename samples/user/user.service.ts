@@ -37,11 +37,11 @@ interface CreateParams {
 }
 
 /** The producer: makes users in its own database, and has `auth` grant each a role. */
-export function userService(url: string): ServiceSchema {
+export function userService(url: string, delivery = "direct"): ServiceSchema {
 	const { store, adapter } = sampleDatabase<User>(url, "users");
 	return sampleSchema<User>({
 		name: "user",
-		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store })],
+		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store, delivery })],
 		adapter,
 		actions: {
 			create: {
@@ -99,4 +99,6 @@ class SampleWorkFailed extends Errors.MoleculerClientError {
 	}
 }
 
-export default userService(readSettings().userStore);
+const settings = readSettings();
+
+export default userService(settings.userStore, settings.delivery);

@@ -25,16 +25,16 @@ interface Running {
 /** The processes of the demo: each a Moleculer node of its own, this process the one that watches. */
 export class Cluster {
 	readonly folder: string;
-	readonly #network: Network | undefined;
+	readonly #network: Network;
 	readonly #broker: ServiceBroker;
 	readonly #transporter: LoopbackTcp;
 	readonly #running = new Map<NodeName, Running>();
 
 	/**
 	 * @param folder where the databases and logs go
-	 * @param network what the processes find each other by; loopback TCP where it is left out
+	 * @param network what the processes find and reach each other by
 	 */
-	constructor(folder: string, network?: Network) {
+	constructor(folder: string, network: Network) {
 		this.folder = folder;
 		this.#network = network;
 		this.#transporter = new LoopbackTcp({ port: 0 });
@@ -59,9 +59,8 @@ export class Cluster {
 	/** Starts a process, and waits until it answers. */
 	async spawn(name: NodeName): Promise<void> {
 		const port = this.#transporter.reader?.opts.port;
-		const network = this.#network && { [NETWORK]: JSON.stringify(this.#network) };
 		const child = spawn(process.execPath, [NODE_FILE, name, this.folder, String(port)], {
-			env: { ...process.env, ...network },
+			env: { ...process.env, [NETWORK]: JSON.stringify(this.#network) },
 			stdio: ["pipe", "pipe", "pipe"],
 		});
 		const lines = new EventEmitter<{ line: [string] }>();

@@ -1,4 +1,4 @@
-import type { Delivery } from "../../adapters/delivery/index.ts";
+import type { Delivery, Outgoing } from "../../adapters/delivery/index.ts";
 import type { ParticipantStore, TxBase } from "../../adapters/participant-store/contract.ts";
 import { FAULT, type FaultPoint } from "./words.ts";
 
@@ -42,11 +42,16 @@ export class Faults {
 			await this.here("before-send", items[0]?.envelope.group ?? "");
 			const sent = [delivery.send(items, settled)];
 			if (this.take("send-twice"))
-				sent.push(delivery.send(items, () => Promise.resolve(false)));
+				sent.push(delivery.send(items.map(sentAgain), () => Promise.resolve(false)));
 			await Promise.all(sent);
 		};
 		return instead(delivery, { send });
 	}
+}
+
+/** A send of its own: a broker that knows its repeats would drop the same one. */
+function sentAgain({ envelope, plain }: Outgoing): Outgoing {
+	return { plain, envelope: { ...envelope, sentAt: envelope.sentAt + 1 } };
 }
 
 /** The object with some of its methods replaced. */

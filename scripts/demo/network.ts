@@ -3,10 +3,13 @@ import type { BrokerOptions } from "moleculer";
 import { resolveDiscoverer } from "../../adapters/discoverer/index.ts";
 import type { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
 
-/** How the demo's processes find and reach each other over servers; as JSON, handed to each process. */
+/** How the demo's processes find and reach each other; as JSON, handed to each process. */
 export interface Network {
-	readonly transporter: string;
+	/** TCP on this machine where it is left out. */
+	readonly transporter?: string | undefined;
 	readonly discoverer?: string | undefined;
+	/** What delivers messages: the option `delivery`. */
+	readonly delivery: string;
 	/** Keeps this run apart from others that use the same servers. */
 	readonly namespace: string;
 }
@@ -16,14 +19,13 @@ export const NETWORK = "LOTTOR_DEMO_NETWORK";
 
 /** @param loopback the transporter where there is no other */
 export function overNetwork(
-	network: Network | undefined,
+	{ transporter, discoverer, namespace }: Network,
 	loopback: LoopbackTcp,
 ): Pick<
 	BrokerOptions,
 	"namespace" | "transporter" | "registry" | "heartbeatInterval" | "heartbeatTimeout"
 > {
-	if (!network) return { transporter: loopback };
-	const { transporter, discoverer, namespace } = network;
+	if (transporter === undefined) return { namespace, transporter: loopback };
 	return {
 		namespace,
 		// Moleculer's types do not know transporters by URL.

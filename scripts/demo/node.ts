@@ -7,19 +7,16 @@ import { countCopies, servicesOf } from "./services.ts";
 import { type NodeName, READY } from "./words.ts";
 
 const [name, folder, port] = process.argv.slice(2) as [NodeName, string, string];
-const network = process.env[NETWORK];
+const network = JSON.parse(process.env[NETWORK] ?? "") as Network;
 
 const broker = new ServiceBroker({
 	nodeID: name,
-	...overNetwork(
-		network === undefined ? undefined : (JSON.parse(network) as Network),
-		new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/demo` }),
-	),
+	...overNetwork(network, new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/demo` })),
 	logger: { type: "Console", options: { colors: false } },
 	middlewares: [countCopies],
 	requestTimeout: 10_000,
 });
-for (const schema of servicesOf(name, folder)) broker.createService(schema);
+for (const schema of servicesOf(name, folder, network.delivery)) broker.createService(schema);
 await broker.start();
 console.log(READY);
 

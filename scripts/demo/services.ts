@@ -10,7 +10,7 @@ import {
 } from "moleculer";
 import DbService from "moleculer-db";
 
-import { directDelivery } from "../../adapters/delivery/index.ts";
+import { type Delivery, resolveDelivery } from "../../adapters/delivery/index.ts";
 import {
 	defineMessages,
 	type IncomingMessage,
@@ -50,7 +50,7 @@ interface Effect extends Order {
 }
 
 /** The services of one of the demo's processes. */
-export function servicesOf(name: NodeName, folder: string): ServiceSchema[] {
+export function servicesOf(name: NodeName, folder: string, delivery: string): ServiceSchema[] {
 	const faults = new Faults();
 	const url = (file: string) => `sqlite:${join(folder, file)}`;
 	return [faultService(name, faults), ...own()];
@@ -58,13 +58,15 @@ export function servicesOf(name: NodeName, folder: string): ServiceSchema[] {
 	function own(): ServiceSchema[] {
 		switch (name) {
 			case "coordinator":
-				return [coordinator(url("lottor.db"), faults)];
+				return [
+					coordinator(url("lottor.db"), resolveDelivery(delivery, "delivery"), faults),
+				];
 			case "producer":
 				return [userService(url("user.db")), producer("shop", url("shop.db"), faults)];
 			case "consumer":
 				return [
-					authService(url("auth.db")),
-					...CONSUMERS.map((service) => consumer(service, folder, faults)),
+					authService(url("auth.db"), delivery),
+					...CONSUMERS.map((service) => consumer(service, { folder, delivery, faults })),
 				];
 			case "bank":
 				return [producer("bank", url("bank.db?guarantee=recorded"), faults)];
@@ -73,10 +75,10 @@ export function servicesOf(name: NodeName, folder: string): ServiceSchema[] {
 }
 
 /** The coordinator, with times that let a person wait for them. */
-function coordinator(store: string, faults: Faults): ServiceSchema {
+function coordinator(store: string, delivery: Delivery, faults: Faults): ServiceSchema {
 	return Coordinator({
 		store,
-		delivery: faults.ofDelivery(directDelivery()),
+		delivery: faults.ofDelivery(delivery),
 		checkAfter: "1s",
 		checkMaxDelay: "1s",
 		maxChecks: 2,
@@ -118,14 +120,17 @@ function producer(name: string, url: string, faults: Faults): ServiceSchema {
 }
 
 /** A consumer that notes each run of its handler outside, and each effect inside its transaction. */
-function consumer(name: string, folder: string, faults: Faults): ServiceSchema {
+function consumer(
+	name: string,
+	{ folder, delivery, faults }: { folder: string; delivery: string; faults: Faults },
+): ServiceSchema {
 	const { store, adapter } = sampleDatabase<Effect>(
 		`sqlite:${join(folder, `${name}.db`)}`,
 		"effects",
 	);
 	return sampleSchema<Effect>({
 		name,
-		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store })],
+		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store, delivery })],
 		adapter,
 		messages: defineMessages<Sends[Consumer], SampleTx>({
 			note: {
@@ -164,8 +169,23 @@ export const countCopies: Middleware = {
 	localAction(next: ActionHandler, action: ActionSchema): ActionHandler {
 		if (!action.name?.endsWith(`.${PARTICIPANT_ACTIONS.consume}`)) return next;
 		return function count(ctx: Context<{ items: Envelope[] }>) {
-			for (const { id } of ctx.params.items) copies.set(id, (copies.get(id) ?? 0) + 1);
+			for (const { id } of ctx.params.items) countCopy(id);
 			return next.call(this, ctx) as unknown;
 		};
 	},
-};
+	localChannel(next: (payload: unknown, message: Incoming) => unknown) {
+		return function count(payload: unknown, message: Incoming) {
+			countCopy(String(message.headers["lottor-id"]));
+			return next(payload, message);
+		};
+	},
+} as Middleware;
+
+/** What the hook `localChannel` sees of a message from a broker. */
+interface Incoming {
+	readonly headers: Readonly<Record<string, unknown>>;
+}
+
+function countCopy(id: string): void {
+	copies.set(id, (copies.get(id) ?? 0) + 1);
+}

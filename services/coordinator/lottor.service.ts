@@ -3,5 +3,9 @@ import { Coordinator } from "./index.ts";
 
 const settings = readSettings();
 
-/** The coordinator as `npm start` runs it: on an embedded store, set up from the environment. */
-export default Coordinator({ store: settings.lottorStore, ...settings.times });
+/** The coordinator as `npm start` runs it, set up from the environment. */
+export default Coordinator({
+	store: settings.lottorStore,
+	delivery: settings.delivery,
+	...settings.times,
+});

@@ -1,9 +1,14 @@
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "@jest/globals";
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 
+import { kafka } from "../../scripts/servers/kafka.ts";
+import { nats } from "../../scripts/servers/nats.ts";
+import { rabbitmq } from "../../scripts/servers/rabbitmq.ts";
+import { redis } from "../../scripts/servers/redis.ts";
 import { Runner } from "../support/runner.ts";
+import { withServer } from "../support/servers.ts";
 
 const PATIENCE_MS = 300_000;
 
@@ -68,6 +73,30 @@ test(
 	},
 	PATIENCE_MS,
 );
+
+describe("npm run demo: --broker has the messages delivered over", () => {
+	for (const kind of [redis, nats, rabbitmq, kafka]) {
+		withServer(kind, kind.name, (url) => {
+			test(
+				kind.name,
+				async () => {
+					const only = "--only duplicate-delivery --only consumer-killed";
+					const demo = new Runner(
+						"demo",
+						{ TMPDIR: folder },
+						`--json ${only} --broker ${url}`,
+					);
+					const end = await demo.ended();
+					const { scenarios } = JSON.parse(demo.stdout) as Result;
+
+					expect(scenarios.filter((one) => !one.ok)).toEqual([]);
+					expect([scenarios.length, end]).toEqual([2, [0, null]]);
+				},
+				PATIENCE_MS,
+			);
+		});
+	}
+});
 
 test("npm run demo: --only plays one, for a person to read", async () => {
 	const demo = new Runner("demo", { TMPDIR: folder }, "--only local-failure");

@@ -30,12 +30,12 @@ class HandBroker implements Delivery {
 
 	receive(receiver: Receiver) {
 		this.receiver = receiver;
-		return {
+		return Promise.resolve({
 			stop: () => {
 				this.stopped = true;
 				return Promise.resolve();
 			},
-		};
+		});
 	}
 
 	get taker(): Receiver {

@@ -12,6 +12,7 @@ describe("the environment", () => {
 			tcpPort: 9888,
 			transporter: undefined,
 			discoverer: undefined,
+			delivery: "direct",
 			httpPort: 9666,
 			userPort: 8009,
 			authPort: 8007,
@@ -99,7 +100,20 @@ describe("the environment", () => {
 		}
 	});
 
+	test("a message broker is taken by its URL", () => {
+		for (const delivery of [
+			"amqp://user:password@localhost:5672",
+			"kafka://a:9092,b:9092",
+			"nats://localhost:4222",
+			"redis://:password@localhost:6379/1",
+		]) {
+			expect(readSettings({ LOTTOR_BROKER: delivery })).toMatchObject({ delivery });
+		}
+	});
+
 	test.each([
+		["LOTTOR_BROKER", "mqtt://user:S3cret@host"],
+		["LOTTOR_BROKER", "redis://:S3cret@"],
 		["LOTTOR_TRANSPORTER", "tls://user:S3cret@host"],
 		["LOTTOR_DISCOVERER", "consuls://:S3cret@host:port"],
 		["LOTTOR_DISCOVERER", "unknown://:S3cret@host"],

@@ -1,0 +1,4 @@
+/** The channel of a target's messages; of one participant store's alone where `storeId` is given (R3). */
+export function channelOf(target: string, storeId: string | null): string {
+	return storeId === null ? `tx-${target}` : `tx-${target}.${storeId}`;
+}
