@@ -18,7 +18,7 @@ const KEYS = ["amqp", "kafka", "nats", "redis"];
  */
 export function checkSpec(spec: unknown, field: string): string {
 	if (typeof spec === "string") {
-		const found = /^([a-z]+):\/\/(?:[^@/]*@)?([^/?#@\s]+)/.exec(spec);
+		const found = /^([a-z]+):\/\/(?:[^@/]*@)?([^/?#@\s]+)(?:[/?#]|$)/.exec(spec);
 		if (found && SCHEMES.includes(found[1] ?? "")) return `${found[1]}://${found[2]}`;
 	} else if (typeof spec === "object" && spec !== null) {
 		if ("publish" in spec && "backlog" in spec) return (spec as ChannelAdapter).description;

@@ -1,0 +1,320 @@
+import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
+import { ServiceBroker } from "moleculer";
+
+import type { Channel, ChannelAdapter, PublishOptions } from "../../adapters/channels/index.ts";
+import {
+	type Delivery,
+	type Outgoing,
+	resolveDelivery,
+	type SendResult,
+	type TargetInstance,
+} from "../../adapters/delivery/index.ts";
+import {
+	type Envelope,
+	LottorError,
+	messageId,
+	newGroupId,
+	systemClock,
+	systemRandom,
+	WIRE_VERSION,
+} from "../../protocol/index.ts";
+import { until } from "../support/until.ts";
+
+interface Published {
+	readonly channel: string;
+	readonly body: unknown;
+	readonly options: PublishOptions;
+}
+
+/** A message broker in memory, in the hands of the test. */
+class HandAdapter implements ChannelAdapter {
+	readonly description = "a broker in memory";
+	readonly maxBytes = 1_000_000;
+	connected = true;
+	readonly serializer = {
+		serialize: (value: unknown) => Buffer.from(JSON.stringify(value)),
+		deserialize: (body: Buffer): unknown => JSON.parse(body.toString()),
+	};
+	readonly published: Published[] = [];
+	readonly channels = new Map<string, Channel>();
+	connections = 0;
+	error: Error | undefined;
+
+	init(): void {}
+
+	connect(): Promise<void> {
+		this.connections++;
+		return Promise.resolve();
+	}
+
+	disconnect(): Promise<void> {
+		this.connections--;
+		return Promise.resolve();
+	}
+
+	subscribe(channel: Channel): Promise<void> {
+		this.channels.set(channel.name, channel);
+		return Promise.resolve();
+	}
+
+	unsubscribe({ name }: Channel): Promise<void> {
+		this.channels.delete(name);
+		return Promise.resolve();
+	}
+
+	publish(channel: string, payload: unknown, options: PublishOptions = {}): Promise<void> {
+		if (this.error) return Promise.reject(this.error);
+		this.published.push({
+			channel,
+			body: this.serializer.deserialize(payload as Buffer),
+			options,
+		});
+		return Promise.resolve();
+	}
+
+	declare = () => Promise.resolve();
+	backlog = (channel: string, group: string) =>
+		Promise.resolve(this.published.filter((one) => one.channel === channel && group).length);
+	addPrefixTopic = (name: string) => `ns.${name}`;
+	parseMessageHeaders = (raw: unknown) => (raw as PublishOptions).headers ?? null;
+
+	/** Hands a message to whoever subscribed. */
+	hand({ channel, body, options }: Published): Promise<unknown> {
+		return this.channels.get(channel)?.handler(body, options) ?? Promise.resolve();
+	}
+}
+
+let broker: ServiceBroker;
+let adapter: HandAdapter;
+let delivery: Delivery;
+let instance: TargetInstance;
+let changes: boolean[];
+
+beforeEach(async () => {
+	broker = new ServiceBroker({ nodeID: "node", logger: false });
+	adapter = new HandAdapter();
+	delivery = resolveDelivery(adapter, "delivery");
+	instance = {
+		nodeID: "node",
+		instanceID: "1",
+		service: "auth",
+		storeId: "store",
+		receives: true,
+		partitioned: false,
+	};
+	changes = [];
+	await broker.start();
+	await delivery.start({
+		broker,
+		logger: broker.logger,
+		callTimeout: 1_000,
+		instances: () => [instance],
+		availabilityChanged: () => changes.push(delivery.available),
+	});
+	await until(() => delivery.available);
+});
+
+afterEach(async () => {
+	await delivery.stop();
+	await broker.stop();
+});
+
+function envelope(more: Partial<Envelope> = {}): Envelope {
+	const group = newGroupId(systemClock, systemRandom);
+	return {
+		v: WIRE_VERSION,
+		id: messageId(group, 0),
+		group,
+		source: "user",
+		target: "auth",
+		type: "grant",
+		attempt: 1,
+		revision: 0,
+		receipt: "receipt",
+		coordinator: "coordinator",
+		storeId: "store",
+		createdAt: 1,
+		sentAt: 2,
+		orderingKey: null,
+		context: "{}",
+		content: '{"a":1}',
+		...more,
+	};
+}
+
+async function send(one: Envelope, plain: Outgoing["plain"] = false): Promise<SendResult> {
+	let found: SendResult | undefined;
+	await delivery.send([{ envelope: one, plain }], (_, result) => {
+		found = result;
+		return Promise.resolve(false);
+	});
+	if (!found) throw new Error("not settled");
+	return found;
+}
+
+describe("sending", () => {
+	test("a confirmed message is accepted; its group is the target, its key the ordering key or the group", async () => {
+		const one = envelope();
+		const other = envelope({ orderingKey: "ada" });
+		expect(await send(one)).toEqual({ result: "accepted", instance: null });
+		expect(await send(other)).toMatchObject({ result: "accepted" });
+		expect(adapter.published).toMatchObject([
+			{
+				channel: "ns.tx-auth",
+				body: { a: 1 },
+				options: { groups: ["auth"], key: one.group },
+			},
+			{ channel: "ns.tx-auth", options: { key: "ada" } },
+		]);
+		expect(await delivery.backlog("auth", "store")).toBe(2);
+	});
+
+	test("each send has an id of its own, and a repeat of one send has the same", async () => {
+		const one = envelope();
+		for (const copy of [one, one, { ...one, attempt: 2 }, { ...one, sentAt: 3 }])
+			await send(copy);
+		const ids = adapter.published.map(({ options }) => options.messageId);
+		expect([ids[0] === ids[1], new Set(ids).size]).toEqual([true, 3]);
+	});
+
+	test("LOTTOR_CHANNEL_UNAVAILABLE: certainly not sent is refused, and the others wait a moment", async () => {
+		adapter.error = new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", "gone");
+		expect(await send(envelope())).toMatchObject({
+			result: "refused",
+			error: { code: "LOTTOR_CHANNEL_UNAVAILABLE" },
+		});
+		expect([delivery.available, changes.at(-1)]).toEqual([false, false]);
+		adapter.error = undefined;
+		expect(await send(envelope())).toMatchObject({ result: "refused" });
+		await until(() => delivery.available);
+		expect([changes.at(-1), (await send(envelope())).result]).toEqual([true, "accepted"]);
+	});
+
+	test("LOTTOR_CHANNEL_UNCONFIRMED: what may have been sent is unknown, and treated as sent", async () => {
+		adapter.error = new LottorError("LOTTOR_CHANNEL_UNCONFIRMED", "no answer");
+		expect(await send(envelope())).toMatchObject({ result: "unknown", instance: null });
+		expect(delivery.available).toBe(true);
+	});
+
+	test("R24 a lost connection is told, and its backlog is not known", async () => {
+		adapter.connected = false;
+		await until(() => !delivery.available);
+		expect(await delivery.backlog("auth", "store")).toBeUndefined();
+		adapter.connected = true;
+		await until(() => delivery.available);
+		expect(changes.slice(-2)).toEqual([false, true]);
+	});
+
+	test("R3 instances with stores of their own have a channel for each store", async () => {
+		instance = { ...instance, partitioned: true };
+		await send(envelope());
+		expect(adapter.published[0]).toMatchObject({ channel: "ns.tx-auth.store" });
+	});
+
+	test("a target that takes no messages from a broker is not sent any, and is named", async () => {
+		instance = { ...instance, receives: false };
+		expect(await send(envelope())).toMatchObject({
+			result: "refused",
+			error: { message: expect.stringContaining("auth") as unknown },
+		});
+		expect(adapter.published).toEqual([]);
+	});
+
+	test("R25 a plain action is called past the broker; a plain channel gets no store", async () => {
+		const service = { name: "plain", actions: { grant: () => "fine" } };
+		broker.createService(service);
+		await broker.waitForServices("plain");
+		const toAction = envelope({ target: "plain", storeId: null });
+		expect(await send(toAction, "action")).toMatchObject({ report: { result: "consumed" } });
+		expect(adapter.published).toEqual([]);
+		await send(toAction, "channel");
+		const { headers } = adapter.published[0]?.options ?? {};
+		expect(headers).toMatchObject({ "lottor-target": "plain" });
+		expect(headers).not.toHaveProperty("lottor-store");
+	});
+});
+
+describe("receiving", () => {
+	const taken: Envelope[] = [];
+	let end: "done" | "keep" = "done";
+
+	async function receive(targets = ["auth"]) {
+		taken.length = 0;
+		end = "done";
+		const service = broker.createService({
+			name: `auth-${targets.length}`,
+		});
+		const reception = await delivery.receive?.({
+			service,
+			targets,
+			storeId: null,
+			maxInFlight: 5,
+			handle: (one) => {
+				taken.push(one);
+				return Promise.resolve(end);
+			},
+		});
+		await until(() => adapter.channels.size === targets.length);
+		return reception;
+	}
+
+	test("the envelope comes as it was sent, on every name of the service; one connection serves all", async () => {
+		const reception = await receive(["auth", "v1.auth"]);
+		expect(adapter.connections).toBe(1);
+		expect([...adapter.channels.keys()]).toEqual(["ns.tx-auth", "ns.tx-v1.auth"]);
+		expect(adapter.channels.get("ns.tx-v1.auth")).toMatchObject({
+			group: "v1.auth",
+			maxInFlight: 5,
+			maxRetries: 0,
+		});
+		const one = envelope({ content: '{"own":{"$literal":{"$date":"x"}}}' });
+		await send(one);
+		await adapter.hand(adapter.published[0] as Published);
+		expect(taken).toEqual([one]);
+		await reception?.stop();
+		expect([adapter.channels.size, adapter.connections]).toEqual([0, 1]);
+	});
+
+	test("LOTTOR_ENVELOPE_INVALID: what is none of Lottor's is refused, for the dead-letter queue", async () => {
+		await receive();
+		await send(envelope());
+		const [good] = adapter.published as [Published];
+		const rest = { ...good.options.headers };
+		delete rest["lottor-receipt"];
+		for (const bad of [{ headers: {} }, { headers: rest }]) {
+			await expect(adapter.hand({ ...good, options: bad })).rejects.toMatchObject({
+				type: "LOTTOR_ENVELOPE_INVALID",
+			});
+		}
+		expect(taken).toEqual([]);
+	});
+
+	test("R33 what a stopping consumer leaves is given back", async () => {
+		await receive();
+		end = "keep";
+		await send(envelope());
+		await expect(adapter.hand(adapter.published[0] as Published)).rejects.toMatchObject({
+			type: "LOTTOR_STOPPING",
+		});
+	});
+});
+
+describe("a broker's URL or options", () => {
+	test("are told without their secrets", () => {
+		const said = (spec: string) => resolveDelivery(spec, "delivery").description;
+		expect(said("amqp://user:S3cret@host:5672/vhost")).toBe("amqp://host:5672");
+		expect(said("kafka://a:1,b:2?ssl=true")).toBe("kafka://a:1,b:2");
+		expect(resolveDelivery({ kafka: { brokers: ["a"] } }, "delivery").description).toBe(
+			"kafka by options",
+		);
+	});
+
+	test.each([["mqtt://u:S3cret@h"], ["redis://:S3cret@"], [{}], [null], [5], ["directly"]])(
+		"%j is refused by the option's name",
+		(spec) => {
+			const resolve = () => resolveDelivery(spec as string, "Coordinator.delivery");
+			expect(resolve).toThrow("Option Coordinator.delivery");
+			expect(resolve).not.toThrow(/S3cret/);
+		},
+	);
+});
