@@ -15,7 +15,10 @@ export interface MatrixOptions {
 	 * it is met in; `disks`: each state of the disk. @default "points"
 	 */
 	readonly each?: "points" | "disks";
-	/** Single crashes of each scenario, a seeded sample. @default all of them */
+	/**
+	 * Single crashes of each scenario, a seeded sample; points at which no scenario before has
+	 * crashed are always in it. @default all of them
+	 */
 	readonly most?: number;
 	/** Times that a crash at the same point is considered in a scenario. @default always */
 	readonly times?: number;
@@ -41,7 +44,7 @@ export interface MatrixResult {
 	doubles: number;
 	/** Anything else that PROTOCOL, section 8, forbids. */
 	wrong: number;
-	/** Points that no scenario came by. */
+	/** Points that no scenario crashed at. */
 	unhit: Point[];
 	ok: boolean;
 }
@@ -121,11 +124,7 @@ class ScenarioRun {
 				else states.set(key, remains);
 			},
 		});
-		const firsts = [...states.values()];
-		while (firsts.length > (this.#options.most ?? Infinity)) {
-			const [left] = firsts.splice(Math.floor(this.#random.fraction() * firsts.length), 1);
-			if (left) this.#yard.remove(left.folder);
-		}
+		const firsts = this.#sample([...states.values()]);
 		for (let done = 0; done < this.#options.pairs; done++) await this.#pair(this.#pick(firsts));
 		for (const remains of firsts) {
 			this.#result.crashes++;
@@ -133,11 +132,31 @@ class ScenarioRun {
 		}
 	}
 
+	/** @returns those to go on from: one of each point that is new, and others up to the limit */
+	#sample(states: readonly Remains[]): Remains[] {
+		const chosen: Remains[] = [];
+		const others: Remains[] = [];
+		for (const remains of states) {
+			if (this.#hit.has(remains.point)) others.push(remains);
+			else chosen.push(remains);
+			this.#hit.add(remains.point);
+		}
+		const most = this.#options.most ?? Infinity;
+		while (others.length > 0) {
+			const [one] = others.splice(Math.floor(this.#random.fraction() * others.length), 1);
+			if (!one) break;
+			if (chosen.length < most) chosen.push(one);
+			else this.#yard.remove(one.folder);
+		}
+		return chosen;
+	}
+
 	/** Brings the scenario to where it begins. */
 	async #opening(): Promise<Remains | undefined> {
 		const { after } = this.#scenario;
 		if (after === undefined) return undefined;
 		const { remains } = await this.#play("opening", { crashAt: after });
+		this.#hit.add(after);
 		this.#result.crashes++;
 		return remains[0];
 	}
@@ -162,11 +181,7 @@ class ScenarioRun {
 	}
 
 	async #play(name: string, options: Omit<RunOptions, "scenario">): Promise<Outcome> {
-		const outcome = await play(this.#yard, {
-			...options,
-			scenario: this.#scenario,
-			reached: (point) => this.#hit.add(point),
-		});
+		const outcome = await play(this.#yard, { ...options, scenario: this.#scenario });
 		if (options.crashAt === undefined) this.#result.transactions++;
 		this.#note(name, outcome.breaches);
 		return outcome;

@@ -49,8 +49,6 @@ export interface RunOptions {
 	readonly crashAt?: Point;
 	/** Milliseconds that nothing runs after the crash. @default 1000 */
 	readonly outage?: number;
-	/** Told of every point. */
-	readonly reached?: (point: Point) => void;
 }
 
 /** A folder for the databases, in memory where the machine has such a place: no power fails here. */
@@ -84,7 +82,6 @@ export async function play(yard: Yard, options: RunOptions): Promise<Outcome> {
 	let auditing = false;
 	const reached = (point: Point, world: World) => {
 		if (auditing) return;
-		options.reached?.(point);
 		if (options.collect?.(point, nth++) || point === crashAt) {
 			const left = {
 				point,
