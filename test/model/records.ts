@@ -108,7 +108,7 @@ export class Groups {
 			delay: 0,
 			maxAttempts: null,
 			orderingKey: null,
-			plain: false,
+			plain: false as const,
 		};
 		const { group } = prepared(
 			{
