@@ -42,6 +42,7 @@ import type {
 	Total,
 } from "./contract.ts";
 import { activityOf } from "./sqlite/activity.ts";
+import { limitOf, wrongCursor } from "./pages.ts";
 import {
 	applyOne,
 	claimSome,
@@ -90,8 +91,6 @@ const PIECE_ROWS = 200;
 
 /** Groups that one piece of a claim, wake or purge takes. */
 const CLAIM_PIECE = 100;
-
-const LONGEST_PAGE = 1_000;
 
 /** A count takes this many rows in one go, and gives up after looking at so many. */
 const COUNT_PIECE = 2_000;
@@ -516,20 +515,7 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	}
 }
 
-function limitOf({ limit }: PageRequest): number {
-	if (Number.isInteger(limit) && limit >= 1 && limit <= LONGEST_PAGE) return limit;
-	throw new LottorError(
-		"LOTTOR_INVALID_REQUEST",
-		`Field limit must be a whole number from 1 to ${LONGEST_PAGE}, got ${String(limit)}`,
-		{ field: "limit" },
-	);
-}
-
 function auditCursor(cursor: string): number {
 	if (/^\d{1,15}$/.test(cursor)) return Number(cursor);
-	throw new LottorError(
-		"LOTTOR_INVALID_REQUEST",
-		"Field cursor is not one that this list returned; begin without a cursor",
-		{ field: "cursor" },
-	);
+	throw wrongCursor();
 }

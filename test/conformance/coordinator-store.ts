@@ -258,7 +258,9 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 			});
 
 			it("R17: contradicting decisions are conflicts that the group keeps", async () => {
-				const [undone, done] = [await prepare(), await prepare()];
+				const undone = await prepare();
+				await harness.advance(1);
+				const done = await prepare();
 				await decideOne(undone, { to: "rolledBack" });
 				expect(await decideOne(undone)).toMatchObject({
 					result: "conflict",
@@ -857,6 +859,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					);
 					seen.push(...page.items.map(({ id }) => id));
 					cursor = page.next;
+					await harness.advance(1);
 					await prepareMany(3);
 					const gone = seen.at(-1) ?? "";
 					await decideOne(gone, { to: "rolledBack" });

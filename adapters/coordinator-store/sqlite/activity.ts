@@ -1,4 +1,5 @@
 import { type Activity, ACTIVITY_KEPT_MS, ACTIVITY_MS, type ActivityStep } from "../contract.ts";
+import { beginOf } from "../activity.ts";
 import type { Tables } from "./tables.ts";
 
 const STEPS = Object.keys(ACTIVITY_MS) as ActivityStep[];
@@ -9,7 +10,7 @@ export class ActivityCounts {
 	#cleanedAt = 0;
 
 	add(what: Activity["what"], part: string, time: number): void {
-		const at = begin(time, "minute");
+		const at = beginOf(time, "minute");
 		const key = `${at} ${what} ${part}`;
 		const count = (this.#counts.get(key)?.count ?? 0) + 1;
 		this.#counts.set(key, { at, what, part, count });
@@ -27,7 +28,7 @@ export class ActivityCounts {
 					"INSERT INTO lottor_activity (step, at, what, part, count) VALUES (?, ?, ?, ?, ?) " +
 						"ON CONFLICT DO UPDATE SET count = count + excluded.count",
 					step,
-					begin(at, step),
+					beginOf(at, step),
 					what,
 					part,
 					count,
@@ -58,7 +59,7 @@ export function activityOf(
 		.rows(
 			"SELECT at, what, part, count FROM lottor_activity WHERE step = ? AND at >= ? AND at < ? ORDER BY at, what, part",
 			step,
-			begin(since, step),
+			beginOf(since, step),
 			until,
 		)
 		.map((row) => ({
@@ -67,8 +68,4 @@ export function activityOf(
 			part: row["part"] as string,
 			count: row["count"] as number,
 		}));
-}
-
-function begin(time: number, step: ActivityStep): number {
-	return time - (time % ACTIVITY_MS[step]);
 }

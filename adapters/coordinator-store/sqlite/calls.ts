@@ -8,12 +8,12 @@ import {
 	type GroupRecord,
 	type GroupState,
 	MESSAGE_STATES,
-	type MessageRecord,
 	type NewGroup,
 	prepared,
 	type Transition,
 	woken,
 } from "../../../protocol/index.ts";
+import { decideAnswer, isSendable, letGo } from "../answers.ts";
 import type {
 	ApplyResult,
 	Claimed,
@@ -84,29 +84,12 @@ export function decideOne(tables: Tables, decision: Decision, now: number): Deci
 	if (!before) return { result: "unknown" };
 	const transition = decide(before.group, decision, now);
 	const after = saveTransition(tables, before, transition, now);
-	const { outcome } = transition;
-	const { group } = after;
-	if (outcome.result === "done") {
-		const sending = group.messages.filter(
-			(message) =>
-				message.state === "delivering" && message !== before.group.messages[message.index],
-		);
-		return {
-			result: "done",
-			group,
-			payloads: sending.map((message) => tables.payloadOf(after, message)),
-			context: tables.contextOf(after.seq),
-		};
-	}
-	if (outcome.result === "conflict") {
-		return { result: "conflict", state: outcome.state as GroupState, why: outcome.why };
-	}
-	return {
-		result: "already",
-		state: group.state,
-		owner: group.leaseOwner,
-		epoch: group.epoch,
-	};
+	return decideAnswer(transition, () => ({
+		payloads: letGo(before.group, after.group).map((message) =>
+			tables.payloadOf(after, message),
+		),
+		context: tables.contextOf(after.seq),
+	}));
 }
 
 /** Applies one change; an edit also stores the new payload. */
@@ -172,10 +155,6 @@ export function claimSome(tables: Tables, request: ClaimRequest, now: number): C
 			context: tables.contextOf(after.seq),
 		};
 	});
-}
-
-function isSendable(message: MessageRecord, now: number): boolean {
-	return message.state === "pending" && message.nextAt !== null && message.nextAt <= now;
 }
 
 function bitmapOf(slots: readonly number[]): string {

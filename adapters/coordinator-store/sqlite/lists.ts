@@ -1,7 +1,7 @@
 import type { SQLInputValue } from "node:sqlite";
 
-import { LottorError } from "../../../protocol/index.ts";
 import type { GroupFilter, MessageFilter } from "../contract.ts";
+import { cursorOf as cursorText, placeOf } from "../pages.ts";
 import type { Tables } from "./tables.ts";
 
 /** Rows looked at in one go where conditions filter on top of an index; then the loop gets its turn. */
@@ -366,7 +366,7 @@ function beyond({ key, index, from }: Source, after: Position, side: "<" | ">"):
 
 /** @returns the opaque text of a position */
 export function cursorOf(position: Position): string {
-	return Buffer.from(JSON.stringify([position.key, position.index])).toString("base64url");
+	return cursorText([position.key, position.index]);
 }
 
 /**
@@ -375,22 +375,13 @@ export function cursorOf(position: Position): string {
  * @throws LOTTOR_INVALID_REQUEST when it is none, or one of a list in another order
  */
 export function positionOf(cursor: string, plan: Plan): Position {
-	try {
-		const [key, index, ...more] = JSON.parse(
-			Buffer.from(cursor, "base64url").toString(),
-		) as unknown[];
+	const fits = (place: readonly unknown[]): place is [number | string, number] => {
+		const [key, index] = place;
 		const known = plan.key === "id" ? typeof key === "string" : Number.isSafeInteger(key);
-		if (known && Number.isSafeInteger(index) && more.length === 0) {
-			return { key: key as number | string, index: index as number };
-		}
-	} catch {
-		// Not base64url of JSON: refused below.
-	}
-	throw new LottorError(
-		"LOTTOR_INVALID_REQUEST",
-		"Field cursor is not one that this list returned; begin without a cursor",
-		{ field: "cursor" },
-	);
+		return known && Number.isSafeInteger(index) && place.length === 2;
+	};
+	const [key, index] = placeOf(cursor, fits);
+	return { key, index };
 }
 
 /** `created_at` never falls along `seq`, so that a span of time is a span of `seq`. */

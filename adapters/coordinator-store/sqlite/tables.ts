@@ -10,7 +10,8 @@ import {
 	type PayloadRecord,
 	type TimelineEntry,
 } from "../../../protocol/index.ts";
-import { latencyBound, type MessageRow } from "../contract.ts";
+import { groupCame, type Happened, messageCame } from "../activity.ts";
+import type { MessageRow } from "../contract.ts";
 import { ActivityCounts } from "./activity.ts";
 import {
 	entryOf,
@@ -166,7 +167,7 @@ export class Tables {
 		if (changes === 0) return undefined;
 		this.#lastCreated = group.createdAt;
 		this.#count("group", group.state, 1);
-		this.#activity.add("prepared", group.source, group.createdAt);
+		this.#happened(groupCame(group, group.createdAt), group.createdAt);
 		this.run("INSERT INTO lottor_contexts (seq, content) VALUES (?, ?)", seq, source.context);
 		for (const message of group.messages) {
 			this.run(INSERT_MESSAGE, ...newMessageValues(seq, message));
@@ -188,7 +189,7 @@ export class Tables {
 		if (before.group.state !== group.state) {
 			this.#count("group", before.group.state, -1);
 			this.#count("group", group.state, 1);
-			this.#groupCame(group, at);
+			if (group.state !== "prepared") this.#happened(groupCame(group, at), at);
 		}
 		group.messages.forEach((message, index) => {
 			const old = before.group.messages[index];
@@ -197,9 +198,7 @@ export class Tables {
 			if (old.state === message.state) return;
 			this.#countMessage(old, -1);
 			this.#countMessage(message, 1);
-			if (message.state === "consumed" || message.state === "failed") {
-				this.#activity.add(message.state, message.target, at);
-			}
+			this.#happened(messageCame(message), at);
 		});
 		const stored = { seq, group };
 		this.#write(stored, entries, at);
@@ -316,11 +315,8 @@ export class Tables {
 		});
 	}
 
-	#groupCame({ state, source, createdAt }: GroupRecord, at: number): void {
-		if (state === "prepared") return;
-		this.#activity.add(state, source, at);
-		if (state !== "completed") return;
-		this.#activity.add("latency", String(latencyBound(at - createdAt)), at);
+	#happened(happened: readonly Happened[], at: number): void {
+		for (const { what, part } of happened) this.#activity.add(what, part, at);
 	}
 
 	#countMessage(message: MessageRecord, by: number): void {

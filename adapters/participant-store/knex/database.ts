@@ -8,7 +8,7 @@ import {
 	type Outcome,
 	type Random,
 } from "../../../protocol/index.ts";
-import { StoreClock } from "../store-clock.ts";
+import { StoreClock } from "../../store-clock.ts";
 import { type InboxRow, isId, type OutcomeRow } from "../rules.ts";
 import { within } from "../within.ts";
 import type { UnsettledMessage } from "../contract.ts";

@@ -8,7 +8,7 @@ import {
 import type { RowBackend } from "../backend.ts";
 import type { UnsettledMessage } from "../contract.ts";
 import { type InboxRow, isId, type OutcomeRow, SHORT_WAIT_MS } from "../rules.ts";
-import { StoreClock } from "../store-clock.ts";
+import { StoreClock } from "../../store-clock.ts";
 import { type Waiting, within } from "../within.ts";
 import type { Document, MongoSessionLike } from "./driver.ts";
 import { mustHaveWritten, openError, storeError, trouble, unusable } from "./faults.ts";

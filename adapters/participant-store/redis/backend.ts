@@ -8,7 +8,7 @@ import {
 import type { UnsettledMessage } from "../contract.ts";
 import type { RecordedBackend } from "../recorded.ts";
 import type { InboxRow, OutcomeRow } from "../rules.ts";
-import { StoreClock } from "../store-clock.ts";
+import { StoreClock } from "../../store-clock.ts";
 import { Connection, type RedisSource } from "./connection.ts";
 import { checkSafety } from "./safety.ts";
 import {

@@ -1,4 +1,4 @@
-import type { Clock } from "../../protocol/index.ts";
+import type { Clock } from "../protocol/index.ts";
 
 const MEASURE_EVERY_MS = 30_000;
 

@@ -1,0 +1,77 @@
+/** An item that failed, among others of its batch. */
+export class Failed {
+	readonly error: unknown;
+
+	constructor(error: unknown) {
+		this.error = error;
+	}
+}
+
+interface Waiting<Item, Result> {
+	readonly item: Item;
+	readonly resolve: (result: Result) => void;
+	readonly reject: (error: unknown) => void;
+}
+
+/**
+ * Group commit: while one batch is under way, what comes is gathered for the next, which starts as
+ * soon as the former has ended.
+ */
+export class Gatherer<Item, Result> {
+	readonly #run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>;
+	readonly #most: number;
+	#waiting: Waiting<Item, Result>[] = [];
+	#working: Promise<void> | undefined;
+
+	/**
+	 * @param run does a batch; it throws only what hit all of it
+	 * @param most items in a batch
+	 */
+	constructor(
+		run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>,
+		most: number,
+	) {
+		this.#run = run;
+		this.#most = most;
+	}
+
+	/** Adds items to the next batches. @returns their results in order, or the first one's error */
+	async submit(items: readonly Item[]): Promise<Result[]> {
+		const results = items.map(
+			(item) =>
+				new Promise<Result>((resolve, reject) =>
+					this.#waiting.push({ item, resolve, reject }),
+				),
+		);
+		this.#working ??= this.#work();
+		const settled = await Promise.allSettled(results);
+		return settled.map((one) => {
+			if (one.status === "rejected") throw one.reason;
+			return one.value;
+		});
+	}
+
+	/** Resolves once nothing is under way. */
+	async idle(): Promise<void> {
+		await this.#working;
+	}
+
+	async #work(): Promise<void> {
+		// What is called in the same turn of the loop joins the first batch.
+		await new Promise((turn) => setImmediate(turn));
+		while (this.#waiting.length > 0) {
+			const batch = this.#waiting.splice(0, this.#most);
+			try {
+				const results = await this.#run(batch.map(({ item }) => item));
+				batch.forEach(({ resolve, reject }, place) => {
+					const result = results[place];
+					if (result instanceof Failed) reject(result.error);
+					else resolve(result as Result);
+				});
+			} catch (error) {
+				for (const { reject } of batch) reject(error);
+			}
+		}
+		this.#working = undefined;
+	}
+}
