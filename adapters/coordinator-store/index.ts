@@ -1,8 +1,14 @@
 import { type Clock, invalidOptions, type Random } from "../../protocol/index.ts";
 import type { CoordinatorStore } from "./contract.ts";
+import { mongoCoordinatorStore } from "./mongo.ts";
 import { sqliteCoordinatorStore } from "./sqlite.ts";
 
 export * from "./contract.ts";
+export {
+	mongoCoordinatorStore,
+	MongoCoordinatorStore,
+	type MongoCoordinatorStoreOptions,
+} from "./mongo.ts";
 export {
 	sqliteCoordinatorStore,
 	SqliteCoordinatorStore,
@@ -17,17 +23,26 @@ export interface StoreSurroundings {
 
 const SCHEME = /^([a-z][a-z0-9+]*):(?:\/\/)?(.*)$/s;
 
-/** What follows the scheme, to a store; each kind's client library is loaded by its `open()`. */
-const KINDS: Readonly<
-	Record<string, (rest: string, surroundings: StoreSurroundings) => CoordinatorStore>
-> = {
-	sqlite: (file, surroundings) => sqliteCoordinatorStore({ file, ...surroundings }),
+/** Makes a store of a URL, of which `rest` follows the scheme; client libraries are loaded by `open()`. */
+type Maker = (rest: string, surroundings: StoreSurroundings, url: string) => CoordinatorStore;
+
+const mongo: Maker = (_rest, { random }, url) => mongoCoordinatorStore({ url, random });
+
+/** Schemes, each with what follows in a URL as an error shows it. */
+const KINDS: Readonly<Record<string, { readonly make: Maker; readonly example: string }>> = {
+	sqlite: {
+		make: (file, surroundings) => sqliteCoordinatorStore({ file, ...surroundings }),
+		example: "sqlite:…",
+	},
+	mongodb: { make: mongo, example: "mongodb://…" },
+	"mongodb+srv": { make: mongo, example: "mongodb+srv://…" },
 };
 
 /**
  * Turns the value of an option into a coordinator store, not opened yet.
  *
- * @param spec `sqlite:<file>` (`sqlite:./lottor.db`, `sqlite:///var/lib/lottor.db`), or a store
+ * @param spec `sqlite:<file>` (`sqlite:./lottor.db`, `sqlite:///var/lib/lottor.db`),
+ *   `mongodb://…`, or a store
  * @param field the option's full name, for the error
  * @throws LOTTOR_INVALID_OPTIONS naming `field` and the kinds of stores that exist
  */
@@ -37,12 +52,12 @@ export function resolveCoordinatorStore(
 	surroundings: StoreSurroundings,
 ): CoordinatorStore {
 	if (isStore(spec)) return spec;
-	const [, scheme = "", rest = ""] =
+	const [url = "", scheme = "", rest = ""] =
 		typeof spec === "string" ? (SCHEME.exec(spec.trim()) ?? []) : [];
 	const kind = Object.hasOwn(KINDS, scheme) ? KINDS[scheme] : undefined;
-	if (kind && rest !== "") return kind(rest, surroundings);
-	const kinds = Object.keys(KINDS)
-		.map((name) => `"${name}:…"`)
+	if (kind && rest !== "") return kind.make(rest, surroundings, url);
+	const kinds = Object.values(KINDS)
+		.map(({ example }) => `"${example}"`)
 		.join(", ");
 	throw invalidOptions(
 		field,

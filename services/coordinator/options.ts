@@ -21,7 +21,7 @@ import { isPath } from "../payload-paths.ts";
 
 /** Options of {@link Coordinator}. Durations are milliseconds or text such as `"10s"`. */
 export interface CoordinatorOptions {
-	/** Where groups are kept: a URL (`sqlite:./lottor.db`) or an instance. @default "sqlite:./data/lottor.db" */
+	/** Where groups are kept: a URL (`sqlite:./lottor.db`, `mongodb://…`) or an instance. @default "sqlite:./data/lottor.db" */
 	readonly store?: string | CoordinatorStore;
 	/**
 	 * How messages reach their targets: `"direct"`, by calls; over a broker, by its URL (`amqp://`,

@@ -1233,7 +1233,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 			expect(only?.id).toBe(claimed[0]?.group.id);
 			const stats = await store.stats();
 			expect(stats.groups).toMatchObject({ prepared: total - 1, committed: 1 });
-		}, 120_000);
+		}, 600_000);
 
 		it("property: any sequence of steps leaves what the state machine makes of it", async () => {
 			const event = fc.oneof(
