@@ -279,7 +279,8 @@ function curatorNode(instance: Instance, since: number): object {
 				literal("://"),
 				variable("address"),
 				literal(":"),
-				variable("port"),
+				// Curator fills in each from the field of its name.
+				variable(secure ? "ssl-port" : "port"),
 			],
 		},
 	};
