@@ -98,6 +98,41 @@ describe("npm run demo: --broker has the messages delivered over", () => {
 	}
 });
 
+const REGISTRIES = ["CONSUL_URL", "ZOOKEEPER_URL", "EUREKA_URL"];
+const { NATS_URL: transporter } = process.env;
+const present = transporter !== undefined && REGISTRIES.every((name) => process.env[name]);
+const required = process.env["LOTTOR_REQUIRE_SERVERS"] === "1";
+(present || required ? test : test.skip)(
+	"npm run demo: the processes find each other by Consul, ZooKeeper or Eureka",
+	async () => {
+		if (!present) {
+			throw new Error(`${REGISTRIES.join()} and NATS_URL must be set: npm run servers -- up`);
+		}
+		const scenarios = ["success", "coordinator-killed", "consumer-killed"];
+		const only = scenarios.map((name) => `--only ${name}`).join(" ");
+		// At the same time, since they mostly wait.
+		const results = await Promise.all(
+			REGISTRIES.map(async (name) => {
+				const network = `--discoverer ${String(process.env[name])} --transporter ${transporter}`;
+				const demo = new Runner("demo", { TMPDIR: folder }, `--json ${only} ${network}`);
+				const end = await demo.ended();
+				const last = demo.stdout.trimEnd().split("\n").at(-1) ?? "";
+				const { ok, scenarios: played } = JSON.parse(last) as Result;
+				return { name, ok, end, played: played.map((one) => [one.name, one.ok]) };
+			}),
+		);
+		expect(results).toEqual(
+			REGISTRIES.map((name) => ({
+				name,
+				ok: true,
+				end: [0, null],
+				played: scenarios.map((scenario) => [scenario, true]),
+			})),
+		);
+	},
+	PATIENCE_MS,
+);
+
 test("npm run demo: --only plays one, for a person to read", async () => {
 	const demo = new Runner("demo", { TMPDIR: folder }, "--only local-failure");
 	expect(await demo.ended()).toEqual([0, null]);

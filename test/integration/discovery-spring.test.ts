@@ -15,11 +15,11 @@ const SERVICES: Readonly<Record<string, ServiceAddress>> = {
 };
 
 interface Registry {
-	discoverer(url: string): Discoverers.Base;
+	readonly discoverer: (url: string) => Discoverers.Base;
 	/** Spring's properties for it. */
-	properties(url: URL): Readonly<Record<string, string>>;
+	readonly properties: (url: URL) => Readonly<Record<string, string>>;
 	/** How Spring's client for it writes a service's name. */
-	named(service: string): string;
+	readonly named: (service: string) => string;
 	/** What it adds to the metadata. */
 	readonly extra: (secure: boolean) => object;
 }
