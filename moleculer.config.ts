@@ -61,7 +61,7 @@ function discovererOf(url: string, { httpPort, authPort, userPort }: Settings) {
 		address: "127.0.0.1",
 		...at(httpPort),
 		healthPath: "/readyz",
-		statusPath: "/api/stats",
+		statusPath: "/api/overview",
 	};
 	return resolveDiscoverer(url, "LOTTOR_DISCOVERER", {
 		services: {

@@ -219,6 +219,46 @@ export const ERRORS = {
 		retryable: true,
 		summary: "The message broker did not confirm the message; it may have been sent.",
 	},
+	LOTTOR_LOGIN_REQUIRED: {
+		status: 401,
+		retryable: false,
+		summary: "The request brings no session or token that is valid now.",
+	},
+	LOTTOR_FORBIDDEN: {
+		status: 403,
+		retryable: false,
+		summary: "The caller's role lacks the permission in `data.permission`.",
+	},
+	LOTTOR_READ_ONLY: {
+		status: 403,
+		retryable: false,
+		summary: "The admin service is set to change nothing.",
+	},
+	LOTTOR_TOO_MANY_ATTEMPTS: {
+		status: 429,
+		retryable: true,
+		summary: "Too many failed logins from this address; `data.retryAfter` has the seconds.",
+	},
+	LOTTOR_IDENTITY_UNAVAILABLE: {
+		status: 503,
+		retryable: true,
+		summary: "The identity provider's keys can't be read now.",
+	},
+	LOTTOR_TOO_MANY_STREAMS: {
+		status: 503,
+		retryable: true,
+		summary: "As many event streams as allowed are open.",
+	},
+	LOTTOR_JOB_UNKNOWN: {
+		status: 404,
+		retryable: false,
+		summary: "There is no such job here.",
+	},
+	LOTTOR_TOO_MANY_JOBS: {
+		status: 429,
+		retryable: true,
+		summary: "As many jobs as allowed are running.",
+	},
 	LOTTOR_STOPPING: {
 		status: 503,
 		retryable: true,

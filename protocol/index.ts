@@ -7,4 +7,5 @@ export * from "./living.ts";
 export * from "./payload.ts";
 export * from "./records.ts";
 export * from "./state-machine.ts";
+export * from "./version.ts";
 export * from "./wire.ts";

@@ -238,6 +238,22 @@ export type FenceAnswer =
 /** Actions of the coordinator service, relative to its name. */
 export const COORDINATOR_SERVICE = "lottor";
 
+/** Broadcast by coordinators while somebody listens: what changed since the last one. */
+export const CHANGED_EVENT = "lottor.changed";
+
+export interface Changed {
+	readonly id: string;
+	readonly state: GroupState;
+}
+
+/** Data of {@link CHANGED_EVENT}. */
+export interface ChangedNotice {
+	/** The groups that changed last. */
+	readonly changed: readonly Changed[];
+	/** Whether others changed, too. */
+	readonly more: boolean;
+}
+
 /** Actions that the mixin adds to a service, relative to the service's name. */
 export const PARTICIPANT_ACTIONS = {
 	consume: "reliable.consume",

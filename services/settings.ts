@@ -13,6 +13,9 @@ import {
 	toMs,
 } from "../protocol/index.ts";
 
+import type { LottorAdminOptions } from "./admin/index.ts";
+import { readAdminOptions } from "./admin/options.ts";
+
 /** Which of the services this process runs: all of them, or one of the three processes. */
 export const PROCESSES = ["all", "lottor", "auth", "user"] as const;
 export type ProcessName = (typeof PROCESSES)[number];
@@ -45,6 +48,14 @@ export interface Settings {
 	readonly delivery: string;
 	/** `LOTTOR_HTTP_PORT`: HTTP port of the coordinator; 0 takes a free one. @default 9666 */
 	readonly httpPort: number;
+	/**
+	 * Who may do what over HTTP, and under which names it answers: `LOTTOR_HTTP_IP`,
+	 * `LOTTOR_HTTP_HOSTS`, `LOTTOR_ADMIN_TOKENS` (`<name>:<role>:<SHA-256>`, separated by commas),
+	 * `LOTTOR_OIDC_ISSUER`, `LOTTOR_OIDC_AUDIENCE`, `LOTTOR_READ_ONLY`, where they are set.
+	 */
+	readonly admin: LottorAdminOptions;
+	/** `LOTTOR_SEARCH_FIELDS`: payload fields to find messages by, separated by commas. @default none */
+	readonly searchFields: readonly string[];
 	/** `LOTTOR_USER_PORT`: HTTP port of the sample `user`; 0 takes a free one. @default 8009 */
 	readonly userPort: number;
 	/** `LOTTOR_AUTH_PORT`: HTTP port of the sample `auth`; 0 takes a free one. @default 8007 */
@@ -101,6 +112,8 @@ export function readSettings(env: Environment = process.env): Settings {
 		]),
 		delivery: readBroker(text(env, "LOTTOR_BROKER"), "LOTTOR_BROKER"),
 		httpPort: port(env, "LOTTOR_HTTP_PORT", 0) ?? 9666,
+		admin: readAdmin(env),
+		searchFields: list(env, "LOTTOR_SEARCH_FIELDS"),
 		userPort: port(env, "LOTTOR_USER_PORT", 0) ?? 8009,
 		authPort: port(env, "LOTTOR_AUTH_PORT", 0) ?? 8007,
 		lottorStore,
@@ -160,6 +173,56 @@ export function readBroker(broker: string | undefined, field: string): string {
 	if (broker === undefined) return "direct";
 	resolveDelivery(broker, field);
 	return broker;
+}
+
+function readAdmin(env: Environment): LottorAdminOptions {
+	const ip = text(env, "LOTTOR_HTTP_IP");
+	const hosts = list(env, "LOTTOR_HTTP_HOSTS");
+	const tokens = list(env, "LOTTOR_ADMIN_TOKENS").map((entry) => {
+		const [name = "", role = "", hash = ""] = entry.split(":");
+		return { name, role: role as "viewer", hash };
+	});
+	const issuer = text(env, "LOTTOR_OIDC_ISSUER");
+	const audience = text(env, "LOTTOR_OIDC_AUDIENCE");
+	const readOnly = oneOf(env, "LOTTOR_READ_ONLY", ["true", "false"]);
+	const options: LottorAdminOptions = {
+		...(ip !== undefined && { ip }),
+		...(hosts.length > 0 && { hosts }),
+		...(tokens.length > 0 && { tokens }),
+		...((issuer ?? audience) !== undefined && {
+			oidc: { issuer: issuer ?? "", audience: audience ?? "" },
+		}),
+		...(readOnly !== undefined && { readOnly: readOnly === "true" }),
+	};
+	try {
+		readAdminOptions(options);
+	} catch (error) {
+		// The option's name tells the variable; its value may be a secret and is not shown.
+		throw invalidOptions(variableOf(error), `is not usable: ${messageOf(error)}`);
+	}
+	return options;
+}
+
+const ADMIN_VARIABLES: Readonly<Record<string, string>> = {
+	ip: "LOTTOR_HTTP_IP",
+	hosts: "LOTTOR_HTTP_HOSTS",
+	tokens: "LOTTOR_ADMIN_TOKENS",
+	"oidc.issuer": "LOTTOR_OIDC_ISSUER",
+	"oidc.audience": "LOTTOR_OIDC_AUDIENCE",
+};
+
+function variableOf(error: unknown): string {
+	const { field = "" } = (error as { readonly data?: { readonly field?: string } }).data ?? {};
+	const option = field.replace(/^LottorAdmin\./, "").replace(/\[.*$/, "");
+	return ADMIN_VARIABLES[option] ?? field;
+}
+
+/** Values separated by commas. */
+function list(env: Environment, name: string): string[] {
+	return (text(env, name) ?? "")
+		.split(",")
+		.map((value) => value.trim())
+		.filter((value) => value !== "");
 }
 
 /** An empty variable counts as not set. */

@@ -6,6 +6,7 @@ import type {
 } from "../../adapters/participant-store/contract.ts";
 import {
 	hasCode,
+	LOTTOR_VERSION,
 	LottorError,
 	messageOf,
 	type ParticipantMetadata,
@@ -28,7 +29,6 @@ import { closeShared, openShared } from "./shared-store.ts";
 import { specialsOf } from "./specials.ts";
 import { endedWithin } from "./timing.ts";
 import type { Reliable } from "./types.ts";
-import { LOTTOR_VERSION } from "./version.ts";
 
 /** How often the store is searched for what was never acknowledged, and purged. */
 const SWEEP_MS = 60_000;

@@ -4,21 +4,26 @@ import { RequestRefused } from "./problem.ts";
 
 const OWN_NAMES = ["localhost", "127.0.0.1", "[::1]"];
 const READING = ["GET", "HEAD", "OPTIONS"];
+/** A health check comes by whatever address the machine has, and learns nothing. */
+const HEALTH = ["/healthz", "/readyz"];
 
 /**
  * Refuses what a foreign page could make a browser of this machine send: a request under another
  * host name (a name that was made to point here, DNS rebinding), and a change that does not come
  * from our own pages. Programs such as curl send neither header and pass.
  *
+ * @param hosts names that it answers under besides this machine's own
  * @throws a 403 that says why
  */
-export function refuseForeign(req: IncomingMessage): void {
-	const host = req.headers.host ?? "";
-	if (!OWN_NAMES.includes(host.replace(/:\d+$/, "").toLowerCase())) {
+export function refuseForeign(req: IncomingMessage, hosts: readonly string[]): void {
+	const host = (req.headers.host ?? "").toLowerCase();
+	const name = host.replace(/:\d+$/, "");
+	const names = [...OWN_NAMES, ...hosts];
+	if (!names.includes(name) && !names.includes(host) && !HEALTH.includes(req.url ?? "")) {
 		throw new RequestRefused(
 			403,
 			"FOREIGN_HOST",
-			`This server answers only under ${OWN_NAMES.join(", ")}, not ${JSON.stringify(host)}`,
+			`This server answers only under ${names.join(", ")}, not ${JSON.stringify(host)}`,
 		);
 	}
 	if (READING.includes(req.method ?? "")) return;
@@ -27,7 +32,7 @@ export function refuseForeign(req: IncomingMessage): void {
 	const { origin } = req.headers;
 	const foreign =
 		(site !== undefined && site !== "same-origin" && site !== "none") ||
-		(origin !== undefined && origin !== `http://${host}`);
+		(origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`);
 	if (foreign) {
 		throw new RequestRefused(
 			403,

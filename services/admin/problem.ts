@@ -7,6 +7,7 @@ import {
 	LottorError,
 	messageOf,
 } from "../../protocol/index.ts";
+import type { Done } from "./api/index.ts";
 
 /** An error as HTTP tells it. */
 export interface Problem {
@@ -83,6 +84,20 @@ const BODY_CODES: Readonly<Record<string, string>> = {
 	"entity.parse.failed": "INVALID_REQUEST_BODY",
 	"entity.too.large": "PAYLOAD_TOO_LARGE",
 };
+
+/** @returns the one answer of a call, for the caller; throws the error that it stands for */
+export function doneOf(
+	answers: readonly ItemAnswer[],
+	what: "group" | "message",
+	id: string,
+): Done {
+	const [answer] = answers;
+	if (!answer) throw new Error(`The coordinator gave no answer for ${id}`);
+	const error = errorOf(answer, what, id);
+	if (error) throw error;
+	const result = answer.result === "already" ? "already" : "ok";
+	return { id, result, ...(answer.state !== undefined && { state: answer.state }) };
+}
 
 /** @returns the error that an item's answer stands for, or undefined when it went well */
 export function errorOf(answer: ItemAnswer, what: "group" | "message", id: string) {

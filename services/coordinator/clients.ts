@@ -1,3 +1,4 @@
+import type { ServiceBroker } from "moleculer";
 import type { ParticipantStatus } from "../../protocol/index.ts";
 import { callParticipant, type Engine, groupBy } from "./engine.ts";
 import type { Participant } from "./registry-view.ts";
@@ -51,8 +52,6 @@ export async function clients(engine: Engine): Promise<Client[]> {
 			);
 			const said = asked.find((one) => one.status !== null)?.status ?? null;
 			const node = broker.registry.nodes.get(first.nodeID) as unknown as NodeView | undefined;
-			const silent =
-				node && !node.local ? (process.uptime() - node.lastHeartbeatTime) * 1_000 : 0;
 			return {
 				nodeID: first.nodeID,
 				instanceID: first.instanceID,
@@ -64,10 +63,17 @@ export async function clients(engine: Engine): Promise<Client[]> {
 				moleculer: said?.moleculer ?? null,
 				serializer: said?.serializer ?? null,
 				transporter: said?.transporter ?? null,
-				lastHeartbeat: Math.round(settings.clock.now() - Math.max(silent, 0)),
+				lastHeartbeat: settings.clock.now() - silenceOf(broker, first.nodeID),
 				latency: said ? settings.clock.now() - before : null,
 				running: asked.reduce((sum, one) => sum + (one.status?.running ?? 0), 0),
 			};
 		}),
 	);
+}
+
+/** @returns milliseconds since the node was heard of; the own node is never silent */
+export function silenceOf(broker: ServiceBroker, nodeID: string): number {
+	const node = broker.registry.nodes.get(nodeID) as unknown as NodeView | undefined;
+	if (!node || node.local) return 0;
+	return Math.max(0, Math.round((process.uptime() - node.lastHeartbeatTime) * 1_000));
 }

@@ -12,6 +12,7 @@ import {
 	type Timer,
 } from "../../protocol/index.ts";
 import { Asker } from "./asker.ts";
+import { Changes, noticed } from "./changes.ts";
 import { CheckBack } from "./check-back.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Engine } from "./engine.ts";
@@ -65,6 +66,8 @@ export class CoordinatorCore {
 	 */
 	readonly #soon = new Set<number>();
 	readonly #lanes: readonly Lane[];
+	/** Milliseconds since 1970. */
+	readonly startedAt: number;
 	#purgedAt = 0;
 	#reopenAt = 0;
 	#stopped = false;
@@ -80,6 +83,7 @@ export class CoordinatorCore {
 			wakeAt: (at) => this.#arm(at),
 			stopping: () => this.#stopped,
 		};
+		this.startedAt = engine.settings.clock.now();
 		const fences = new Fences(this.engine);
 		this.#dispatcher = new Dispatcher(this.engine, fences, async (report) => {
 			const [answer] = await this.intake.report([report]);
@@ -130,7 +134,7 @@ export class CoordinatorCore {
 			settings,
 			broker,
 			logger,
-			store,
+			store: noticed(store, new Changes(broker, clock)),
 			storeId,
 			key,
 			owner: `${broker.nodeID}|${broker.instanceID}|${newStoreId(settings.random).slice(0, 8)}`,

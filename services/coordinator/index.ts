@@ -1,9 +1,4 @@
 import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
-import type {
-	GroupFilter,
-	MessageFilter,
-	PageRequest,
-} from "../../adapters/coordinator-store/index.ts";
 import {
 	BATCH_ITEMS,
 	COORDINATOR_SERVICE,
@@ -14,15 +9,24 @@ import {
 	type PrepareAnswer,
 	WIRE_VERSION,
 } from "../../protocol/index.ts";
+import { auditOf } from "./audit.ts";
 import { clients } from "./clients.ts";
 import { CoordinatorCore } from "./coordinator.ts";
-import { coordinators, statusOf } from "./coordinators.ts";
+import { coordinators, settingsView, statusOf } from "./coordinators.ts";
 import { invalid } from "./intake.ts";
 import { checkOptions, type CoordinatorOptions } from "./options.ts";
-import { checkGroupQuery, checkMessageQuery, groupView, type GroupView } from "./queries.ts";
+import {
+	checkActivityQuery,
+	checkAuditEntry,
+	checkAuditQuery,
+	groupView,
+	type GroupView,
+	listGroups,
+	listMessages,
+} from "./queries.ts";
 
 export type { CoordinatorOptions } from "./options.ts";
-export type { GroupView } from "./queries.ts";
+export type { Fields, GroupView, Listed } from "./queries.ts";
 export type { Client } from "./clients.ts";
 export type { CoordinatorStatus, CoordinatorView } from "./coordinators.ts";
 export type { OperatorItem } from "./operator.ts";
@@ -48,9 +52,11 @@ const running = new WeakMap<Service, Running>();
  *
  * Calls of producers and consumers: `lottor.prepare`, `commit`, `rollback`, `report`, each with
  * `{ items }` and an answer per item. Queries: `lottor.groups.list`, `groups.get`,
- * `groups.timeline`, `messages.list`, `stats`, `clients`, `coordinators`, `health`. Operator's actions:
+ * `groups.timeline`, `messages.list`, `failures`, `facets`, `activity`, `stats`, `clients`,
+ * `coordinators`, `settings`, `audit.list`, `health`. Operator's actions:
  * `lottor.messages.retry`, `messages.edit`, `messages.discard`, `groups.commit`,
- * `groups.rollback`, `groups.recheck`.
+ * `groups.rollback`, `groups.recheck`, each written to the audit log; `audit.add` for others.
+ * While somebody listens it broadcasts `lottor.changed` with the groups that changed.
  *
  * @param options see {@link CoordinatorOptions}
  * @throws LOTTOR_INVALID_OPTIONS naming the field; at start LOTTOR_STORE_UNUSABLE; a
@@ -78,6 +84,31 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 		};
 	}
 
+	/** An operator's action: what came of it goes to the audit log. */
+	function order(
+		action: string,
+		run: (core: CoordinatorCore, items: unknown[]) => Promise<ItemAnswer[]>,
+	) {
+		return batch(async (core, items) => {
+			const answers = await run(core, items);
+			await core.engine.store
+				.record([auditOf(action, items, answers)])
+				.catch((error: unknown) => {
+					core.engine.logger.error(`The audit log missed a ${action}`, error);
+				});
+			return answers;
+		});
+	}
+
+	function query<T>(run: (core: CoordinatorCore, params: object) => Promise<T>) {
+		return {
+			visibility: "public" as const,
+			async handler(this: Service, ctx: Context<object>) {
+				return run(coreOf(this), ctx.params);
+			},
+		};
+	}
+
 	return {
 		name: COORDINATOR_SERVICE,
 		actions: {
@@ -86,20 +117,50 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			rollback: batch((core, items) => core.intake.decide("rolledBack", items)),
 			report: batch((core, items) => core.intake.report(items)),
 
-			"messages.retry": batch((core, items) => core.operator.messages("retry", items)),
-			"messages.edit": batch((core, items) => core.operator.messages("edit", items)),
-			"messages.discard": batch((core, items) => core.operator.messages("discard", items)),
-			"groups.commit": batch((core, items) => core.operator.decide("committed", items)),
-			"groups.rollback": batch((core, items) => core.operator.decide("rolledBack", items)),
-			"groups.recheck": batch((core, items) => core.operator.recheck(items)),
+			"messages.retry": order("retry", (core, items) =>
+				core.operator.messages("retry", items),
+			),
+			"messages.edit": order("edit", (core, items) => core.operator.messages("edit", items)),
+			"messages.discard": order("discard", (core, items) =>
+				core.operator.messages("discard", items),
+			),
+			"groups.commit": order("commit", (core, items) =>
+				core.operator.decide("committed", items),
+			),
+			"groups.rollback": order("rollback", (core, items) =>
+				core.operator.decide("rolledBack", items),
+			),
+			"groups.recheck": order("recheck", (core, items) => core.operator.recheck(items)),
 
-			"groups.list": {
+			"groups.list": query((core, params) => listGroups(core.engine.store, params)),
+			"messages.list": query((core, params) => listMessages(core.engine.store, params)),
+			failures: query((core) => core.engine.store.failures()),
+			facets: query((core) => core.engine.store.facets()),
+			activity: query((core, params) => {
+				const { step, since, until } = checkActivityQuery(params);
+				return core.engine.store.activity(step, since, until);
+			}),
+			"audit.list": query((core, params) => {
+				const { filter, page } = checkAuditQuery(params);
+				return core.engine.store.audits(filter, page);
+			}),
+			"audit.add": {
 				visibility: "public",
-				handler(this: Service, ctx: Context<GroupFilter & Partial<PageRequest>>) {
-					const { filter, page } = checkGroupQuery(ctx.params);
-					return coreOf(this).engine.store.list(filter, page);
+				params: BATCH,
+				async handler(this: Service, ctx: Context<Batch>) {
+					await coreOf(this).engine.store.record(ctx.params.items.map(checkAuditEntry));
 				},
 			},
+			clients: query((core) => {
+				core.registryChanged();
+				return clients(core.engine);
+			}),
+			coordinators: query((core) => {
+				core.registryChanged();
+				return coordinators(core.engine);
+			}),
+			settings: query(async (core) => settingsView(core.engine.settings)),
+			health: query(async (core) => statusOf(core)),
 			"groups.get": {
 				visibility: "public",
 				async handler(this: Service, ctx: Context<{ id: string }>): Promise<GroupView> {
@@ -115,13 +176,6 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 					const [group] = await store.get([idOf(ctx.params.id)]);
 					if (!group) throw unknownGroup(ctx.params.id);
 					return store.timeline(group.id);
-				},
-			},
-			"messages.list": {
-				visibility: "public",
-				handler(this: Service, ctx: Context<MessageFilter & Partial<PageRequest>>) {
-					const { filter, page } = checkMessageQuery(ctx.params);
-					return coreOf(this).engine.store.listMessages(filter, page);
 				},
 			},
 			stats: {
@@ -141,28 +195,6 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 						sinceStart: engine.meters.totals(),
 						inFlight: engine.flights.size,
 					};
-				},
-			},
-			clients: {
-				visibility: "public",
-				handler(this: Service) {
-					const core = coreOf(this);
-					core.registryChanged();
-					return clients(core.engine);
-				},
-			},
-			coordinators: {
-				visibility: "public",
-				handler(this: Service) {
-					const core = coreOf(this);
-					core.registryChanged();
-					return coordinators(core.engine);
-				},
-			},
-			health: {
-				visibility: "public",
-				handler(this: Service) {
-					return statusOf(coreOf(this));
 				},
 			},
 		},

@@ -1,11 +1,7 @@
 import { readSettings } from "../settings.ts";
 import { Coordinator } from "./index.ts";
 
-const settings = readSettings();
+const { delivery, lottorStore, searchFields, times } = readSettings();
 
 /** The coordinator as `npm start` runs it, set up from the environment. */
-export default Coordinator({
-	store: settings.lottorStore,
-	delivery: settings.delivery,
-	...settings.times,
-});
+export default Coordinator({ store: lottorStore, delivery, searchFields, ...times });

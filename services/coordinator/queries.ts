@@ -1,17 +1,24 @@
 import type {
+	AuditFilter,
 	CoordinatorStore,
 	GroupFilter,
 	MessageFilter,
+	MessageRow,
+	NewAuditEntry,
+	Page,
 	PageRequest,
+	Total,
 } from "../../adapters/coordinator-store/index.ts";
 import {
 	GROUP_STATES,
 	type GroupRecord,
+	type MessageRecord,
 	MESSAGE_STATES,
 	type PayloadRecord,
 	type TimelineEntry,
 } from "../../protocol/index.ts";
-import { invalid, text, whole } from "./intake.ts";
+import { isPath, valuesAt } from "../payload-paths.ts";
+import { invalid, record, text, whole } from "./intake.ts";
 
 /** A group with all that is known of it. */
 export interface GroupView {
@@ -23,29 +30,45 @@ export interface GroupView {
 	readonly timeline: readonly TimelineEntry[];
 }
 
+/** What a list is asked for besides its filter and page. */
+interface Extras {
+	/** Begin of an id, part of a type, target or error code, or the value of a search field. */
+	readonly text?: string;
+	/** Paths in the payload whose values come with each row. */
+	readonly fields?: readonly string[];
+	/** Whether to count all that match, up to {@link COUNTED}. */
+	readonly total?: boolean;
+}
+
+export type ListRequest<Filter> = Filter & Partial<PageRequest> & Extras;
+
+/** A page of a list, with what was asked for besides. */
+export interface Listed<Row> extends Page<Row & { readonly fields?: Fields }> {
+	readonly total?: Total;
+}
+
+export type Fields = Readonly<Record<string, unknown>>;
+
+interface ListQuery<Filter> extends Extras {
+	readonly filter: Filter;
+	readonly page: PageRequest;
+}
+
 const DEFAULT_LIMIT = 50;
 const MOST = 1_000;
-const PAGE_FIELDS = ["limit", "cursor"];
-const GROUP_FIELDS = [
-	"states",
-	"source",
-	"target",
-	"type",
-	"idPrefix",
-	"conflict",
-	"since",
-	"until",
-];
-const MESSAGE_FIELDS = [
-	"states",
-	"source",
-	"target",
-	"type",
-	"errorCode",
-	"groupPrefix",
-	"since",
-	"until",
-];
+const MOST_FIELDS = 5;
+/** How far a list's total is counted. */
+const COUNTED = 10_000;
+/** Names that a text is taken to mean at most. */
+const MOST_NAMES = 20;
+/** A value shown beside a row is cut at this many characters. */
+const LONGEST_VALUE = 500;
+const ID_BEGIN = /^[0-9a-hjkmnp-tv-z]{6,26}(\.\d*)?$/;
+
+const PAGE_FIELDS = ["limit", "cursor", "order", "scan", "text", "fields", "total"];
+const BOTH_FIELDS = ["states", "source", "target", "type", "errorCode", "since", "until"];
+const GROUP_FIELDS = [...BOTH_FIELDS, "idPrefix", "conflict"];
+const MESSAGE_FIELDS = [...BOTH_FIELDS, "groupPrefix"];
 
 /** @returns the group with payloads, context and timeline; undefined when there is none */
 export async function groupView(
@@ -63,44 +86,176 @@ export async function groupView(
 }
 
 /** @throws LOTTOR_INVALID_REQUEST naming the field */
-export function checkGroupQuery(given: object): {
-	filter: GroupFilter;
-	page: PageRequest;
-} {
-	const filter = checkFilter(given, GROUP_FIELDS, GROUP_STATES);
+export async function listGroups(
+	store: CoordinatorStore,
+	given: object,
+): Promise<Listed<GroupRecord>> {
+	const query = checkQuery<GroupFilter>(given, GROUP_FIELDS, GROUP_STATES);
+	const meant = await meaningOf(store, query.text, query.filter.idPrefix);
+	const filter: GroupFilter = { ...query.filter, ...meant };
+	const { items, ...page } = await store.list(filter, query.page);
+	return {
+		...page,
+		items: await withFields(store, items, query.fields, (group) => group),
+		...(query.total && { total: await store.countGroups(filter, COUNTED) }),
+	};
+}
+
+/** @throws LOTTOR_INVALID_REQUEST naming the field */
+export async function listMessages(
+	store: CoordinatorStore,
+	given: object,
+): Promise<Listed<MessageRow>> {
+	const query = checkQuery<MessageFilter>(given, MESSAGE_FIELDS, MESSAGE_STATES);
+	const { idPrefix, ...meant } = await meaningOf(store, query.text, query.filter.groupPrefix);
+	const filter: MessageFilter = {
+		...query.filter,
+		...meant,
+		...(idPrefix !== undefined && { groupPrefix: idPrefix }),
+	};
+	const { items, ...page } = await store.listMessages(filter, query.page);
+	return {
+		...page,
+		items: await withFields(store, items, query.fields, (row) => ({
+			id: row.group,
+			messages: [row],
+		})),
+		...(query.total && { total: await store.countMessages(filter, COUNTED) }),
+	};
+}
+
+/** What a searched text means here: an id's begin where there is such a group, else names and values. */
+async function meaningOf(
+	store: CoordinatorStore,
+	given: string | undefined,
+	idPrefix: string | undefined,
+): Promise<Pick<GroupFilter, "idPrefix" | "terms">> {
+	if (given === undefined) return {};
+	const searched = given.toLowerCase();
+	if (idPrefix === undefined && ID_BEGIN.test(searched)) {
+		const begin = searched.split(".")[0] ?? "";
+		const { items } = await store.list({ idPrefix: begin }, { limit: 1 });
+		if (items.length > 0) return { idPrefix: begin };
+	}
+	const { targets, types, errorCodes } = await store.facets();
+	const names = [...targets, ...types, ...errorCodes].filter((name) =>
+		name.toLowerCase().includes(searched),
+	);
+	return { terms: [...new Set([searched, ...names.slice(0, MOST_NAMES)])] };
+}
+
+async function withFields<Row extends object>(
+	store: CoordinatorStore,
+	rows: readonly Row[],
+	paths: readonly string[] | undefined,
+	groupOf: (row: Row) => { readonly id: string; readonly messages: readonly MessageRecord[] },
+): Promise<(Row & { readonly fields?: Fields })[]> {
+	if (!paths) return [...rows] as (Row & { readonly fields?: Fields })[];
+	return Promise.all(
+		rows.map(async (row) => {
+			const { id, messages } = groupOf(row);
+			const records = await store.payloads(id);
+			const payloads = messages.map(
+				(message) => JSON.parse(currentOf(message, records)?.content ?? "null") as unknown,
+			);
+			const fields = Object.fromEntries(paths.map((path) => [path, valueOf(payloads, path)]));
+			return { ...row, fields };
+		}),
+	);
+}
+
+/** The payload that a message has now: its revision, or the last below that a retry has raised. */
+function currentOf(
+	{ id, revision }: MessageRecord,
+	records: readonly PayloadRecord[],
+): PayloadRecord | undefined {
+	return records.findLast((one) => one.message === id && one.revision <= revision);
+}
+
+function valueOf(payloads: readonly unknown[], path: string): unknown {
+	const values = payloads.flatMap((payload) => valuesAt(payload, path));
+	const value = values.length > 1 ? values : (values[0] ?? null);
+	const written = JSON.stringify(value);
+	return written.length <= LONGEST_VALUE ? value : `${written.slice(0, LONGEST_VALUE)}…`;
+}
+
+/** @throws LOTTOR_INVALID_REQUEST naming the field */
+export function checkAuditQuery(given: object): { filter: AuditFilter; page: PageRequest } {
+	const filter: Record<string, string> = {};
+	for (const [name, value] of Object.entries(given)) {
+		if (["limit", "cursor"].includes(name) || value === undefined) continue;
+		if (name !== "who" && name !== "action") throw invalid(name, "is not known");
+		filter[name] = text(value, name);
+	}
 	return { filter, page: checkPage(given) };
 }
 
 /** @throws LOTTOR_INVALID_REQUEST naming the field */
-export function checkMessageQuery(given: object): {
-	filter: MessageFilter;
-	page: PageRequest;
-} {
-	const filter = checkFilter(given, MESSAGE_FIELDS, MESSAGE_STATES);
-	return { filter, page: checkPage(given) };
+export function checkAuditEntry(item: unknown): NewAuditEntry {
+	const given = record<NewAuditEntry>(item, "item");
+	const or = (value: unknown, field: string, longest: number) =>
+		value === undefined || value === null ? null : text(value, field, longest);
+	return {
+		who: text(given.who, "who"),
+		action: text(given.action, "action"),
+		result: text(given.result, "result"),
+		why: or(given.why, "why", 1_000),
+		subject: or(given.subject, "subject", 255),
+		data: given.data ? record<Record<string, unknown>>(given.data, "data") : null,
+	};
+}
+
+/** @throws LOTTOR_INVALID_REQUEST naming the field */
+export function checkActivityQuery(given: {
+	readonly step?: unknown;
+	readonly since?: unknown;
+	readonly until?: unknown;
+}): { step: "minute" | "day"; since: number; until: number } {
+	const { step } = given;
+	if (step !== "minute" && step !== "day") throw invalid("step", 'must be "minute" or "day"');
+	return { step, since: whole(given.since, "since", 0), until: whole(given.until, "until", 0) };
 }
 
 function checkPage(given: Partial<PageRequest>): PageRequest {
 	const limit = given.limit === undefined ? DEFAULT_LIMIT : whole(given.limit, "limit", 1);
 	if (limit > MOST) throw invalid("limit", `must be ${MOST} or less`);
+	const { order } = given;
+	if (order !== undefined && order !== "newest" && order !== "oldest") {
+		throw invalid("order", 'must be "newest" or "oldest"');
+	}
 	return {
 		limit,
 		...(given.cursor === undefined ? {} : { cursor: text(given.cursor, "cursor", 1_000) }),
+		...(order === undefined ? {} : { order }),
+		...(given.scan === undefined ? {} : { scan: whole(given.scan, "scan", 1) }),
 	};
 }
 
-function checkFilter(
-	given: object,
+function checkQuery<Filter>(
+	given: ListRequest<object>,
 	fields: readonly string[],
 	states: readonly string[],
-): Record<string, never> {
+): ListQuery<Filter> {
 	const filter: Record<string, unknown> = {};
 	for (const [name, value] of Object.entries(given)) {
 		if (PAGE_FIELDS.includes(name) || value === undefined) continue;
 		if (!fields.includes(name)) throw invalid(name, "is not known");
 		filter[name] = checkField(name, value, states);
 	}
-	return filter as Record<string, never>;
+	const { fields: paths } = given;
+	if (
+		paths !== undefined &&
+		!(Array.isArray(paths) && paths.length <= MOST_FIELDS && paths.every(isPath))
+	) {
+		throw invalid("fields", `must be an array of at most ${MOST_FIELDS} paths`);
+	}
+	return {
+		filter: filter as Filter,
+		page: checkPage(given),
+		...(given.text !== undefined && { text: text(given.text, "text") }),
+		...(paths && { fields: paths }),
+		total: given.total === true,
+	};
 }
 
 function checkField(name: string, value: unknown, states: readonly string[]): unknown {

@@ -10,6 +10,7 @@ import { userApi } from "../../samples/user/user-api.service.ts";
 import { userService } from "../../samples/user/user.service.ts";
 import { LottorAdmin } from "../../services/admin/index.ts";
 import { Coordinator } from "../../services/coordinator/index.ts";
+import { tokenOf, withTokens } from "../support/admin.ts";
 import { type Answer, http, portOf, type Sent } from "../support/http.ts";
 import { until } from "../support/until.ts";
 
@@ -37,7 +38,7 @@ async function start(store = ""): Promise<Samples> {
 	const broker = new ServiceBroker({ nodeID: "node", logger: false });
 	const file = (name: string) => `sqlite:${join(folder, name)}`;
 	broker.createService(Coordinator({ store: file("lottor.db") }));
-	broker.createService(LottorAdmin({ port: 0 }));
+	broker.createService(LottorAdmin({ port: 0, ...withTokens }));
 	broker.createService(userService(`${file("user.db")}${store}`));
 	broker.createService(userApi(0));
 	broker.createService(authService(`${file("auth.db")}${store}`));
@@ -45,11 +46,11 @@ async function start(store = ""): Promise<Samples> {
 	await broker.start();
 	cleanups.push(() => broker.stop());
 
-	const sender = (service: string): Send => {
+	const sender = (service: string, headers = {}): Send => {
 		const port = portOf(broker, service);
-		return (line, sent) => http(port, line, sent);
+		return (line, sent) => http(port, line, { headers, ...sent });
 	};
-	const lottor = sender("lottor-admin");
+	const lottor = sender("lottor-admin", { Authorization: `Bearer ${tokenOf("operator")}` });
 	return {
 		user: sender("user-api"),
 		auth: sender("auth-api"),
@@ -141,7 +142,8 @@ describe.each([
 		expect(await rows(auth, "/roles")).toEqual([]);
 
 		const payload = { user: made._id, role: "member" };
-		await lottor(`PUT /api/messages/${message}/payload`, { body: { payload } });
+		const edit = { payload, why: "the user was not told" };
+		await lottor(`PUT /api/messages/${message}/payload`, { body: edit });
 		await lottor(`POST /api/messages/${message}/retry`);
 		await group(body["group"], "completed");
 		expect(await rows(auth, "/roles")).toMatchObject([{ user: made._id }]);

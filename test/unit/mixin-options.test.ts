@@ -4,7 +4,7 @@ import {
 	ReliableMessage,
 	type ReliableMessageOptions,
 } from "../../mixins/reliable-message/index.ts";
-import { LOTTOR_VERSION } from "../../mixins/reliable-message/version.ts";
+import { LOTTOR_VERSION } from "../../protocol/index.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import { ManualClock } from "../support/manual-clock.ts";
 import { makeBroker, startNode, stopNodes } from "../support/mixin-node.ts";

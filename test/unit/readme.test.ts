@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "@jest/globals";
 
-import { ROUTES } from "../../services/admin/routes.ts";
+import { ROUTES } from "../../services/admin/api/index.ts";
 
 const read = (path: string) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
 
@@ -47,7 +47,7 @@ describe.each(["README.md", "README.zh-CN.md"])("%s", (file) => {
 
 	test("has every path of the HTTP side", () => {
 		const shown = rows.join(" ");
-		for (const path of Object.keys(ROUTES)) {
+		for (const { path } of Object.values(ROUTES)) {
 			const last = path.split("/").at(-1) as string;
 			expect(shown.includes(path) || shown.includes(`…/${last}`)).toBe(true);
 		}

@@ -14,6 +14,8 @@ describe("the environment", () => {
 			discoverer: undefined,
 			delivery: "direct",
 			httpPort: 9666,
+			admin: {},
+			searchFields: [],
 			userPort: 8009,
 			authPort: 8007,
 			lottorStore: `sqlite:${data}/lottor.db`,
@@ -27,6 +29,47 @@ describe("the environment", () => {
 	test("an empty variable counts as not set", () => {
 		expect(readSettings({ LOTTOR_PROCESS: "", LOTTOR_HTTP_PORT: " " })).toEqual(
 			readSettings({}),
+		);
+	});
+
+	test("who may come in over HTTP", () => {
+		const hash = "0a".repeat(32);
+		const { admin, searchFields } = readSettings({
+			LOTTOR_HTTP_IP: "0.0.0.0",
+			LOTTOR_HTTP_HOSTS: "lottor.example.com, 10.0.0.7",
+			LOTTOR_ADMIN_TOKENS: `ann:admin:${hash},bob:viewer:${hash}`,
+			LOTTOR_OIDC_ISSUER: "https://id.example.com",
+			LOTTOR_OIDC_AUDIENCE: "lottor",
+			LOTTOR_READ_ONLY: "true",
+			LOTTOR_SEARCH_FIELDS: "user.id,order",
+		});
+		expect(admin).toEqual({
+			ip: "0.0.0.0",
+			hosts: ["lottor.example.com", "10.0.0.7"],
+			tokens: [
+				{ name: "ann", role: "admin", hash },
+				{ name: "bob", role: "viewer", hash },
+			],
+			oidc: { issuer: "https://id.example.com", audience: "lottor" },
+			readOnly: true,
+		});
+		expect(searchFields).toEqual(["user.id", "order"]);
+	});
+
+	test.each([
+		[{ LOTTOR_HTTP_IP: "0.0.0.0" }, "LOTTOR_HTTP_IP"],
+		[{ LOTTOR_HTTP_HOSTS: "http://x" }, "LOTTOR_HTTP_HOSTS"],
+		[{ LOTTOR_ADMIN_TOKENS: "ann:admin:secret" }, "LOTTOR_ADMIN_TOKENS"],
+		[{ LOTTOR_ADMIN_TOKENS: "ann" }, "LOTTOR_ADMIN_TOKENS"],
+		[{ LOTTOR_OIDC_ISSUER: "https://id.example.com" }, "LOTTOR_OIDC_AUDIENCE"],
+		[{ LOTTOR_OIDC_AUDIENCE: "lottor" }, "LOTTOR_OIDC_ISSUER"],
+		[{ LOTTOR_READ_ONLY: "yes" }, "LOTTOR_READ_ONLY"],
+	])("%j is refused by the variable's name, its value not shown", (env, field) => {
+		expect(() => readSettings(env)).toThrow(
+			expect.objectContaining({
+				data: { field },
+				message: expect.not.stringContaining("secret"),
+			}),
 		);
 	});
 

@@ -27,3 +27,6 @@ export const PERMISSION_NAMES = Object.keys(PERMISSIONS) as Permission[];
 export function reaches(role: Role, least: Role): boolean {
 	return ROLES.indexOf(role) >= ROLES.indexOf(least);
 }
+
+/** Permissions to look; all others change something. */
+export const LOOKING: readonly Permission[] = ["read", "audit", "settings"];

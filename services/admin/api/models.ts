@@ -2,10 +2,12 @@ import { GROUP_STATES, GUARANTEES, MESSAGE_STATES } from "../../../protocol/reco
 import { PERMISSION_NAMES, ROLES } from "./access.ts";
 import {
 	anything,
+	either,
 	integer,
 	list,
 	map,
 	named,
+	number,
 	nullable,
 	object,
 	oneOf,
@@ -50,7 +52,10 @@ const MESSAGE_FIELDS = {
 	delay: count("milliseconds between commit and first delivery"),
 	maxAttempts: nullable(count()),
 	orderingKey: nullable(text()),
-	plain: truth("a target without the mixin"),
+	plain: either(
+		truth("a target without the mixin"),
+		text({ description: "the channel, where such a target has one" }),
+	),
 	nextAt: nullable(integer({ description: "when it is due" })),
 	parked: truth("waits for its target to come alive"),
 	waiting: nullable(text({ description: "why it waits" })),
@@ -369,8 +374,13 @@ export const COORDINATORS = named(
 				store: nullable(text()),
 				delivery: nullable(text()),
 				startedAt: nullable(integer()),
+				share: nullable(
+					number({ description: "part of the groups it looks after, 0 to 1" }),
+				),
+				lag: nullable(
+					integer({ description: "milliseconds that due work waited at most" }),
+				),
 				inFlight: nullable(count()),
-				leases: nullable(count("groups that it holds now")),
 				lastHeartbeat: integer(),
 				latency: nullable(integer()),
 			}),

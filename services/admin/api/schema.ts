@@ -56,6 +56,10 @@ export function integer(rules: Rules = {}): Schema<number> {
 	return { json: { type: "integer", ...rules } };
 }
 
+export function number(rules: Rules = {}): Schema<number> {
+	return { json: { type: "number", ...rules } };
+}
+
 export function truth(description?: string): Schema<boolean> {
 	return { json: { type: "boolean", ...(description !== undefined && { description }) } };
 }
@@ -96,6 +100,10 @@ export function map<T>(values: Schema<T>, rules: Rules = {}): Schema<Readonly<Re
 
 export function nullable<T>(schema: Schema<T>): Schema<T | null> {
 	return { json: { anyOf: [schema.json, { type: "null" }] } };
+}
+
+export function either<A, B>(one: Schema<A>, other: Schema<B>): Schema<A | B> {
+	return { json: { anyOf: [one.json, other.json] } };
 }
 
 /** Any JSON value. */
