@@ -1,6 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 
-import { messageOf } from "../../protocol/index.ts";
+import { hasCode, messageOf } from "../../protocol/index.ts";
 import type { Channel } from "./contract.ts";
 import type { DeadLetterQueue, Driver, DriverHost, Incoming, Subscription } from "./driver.ts";
 import { errorHeaders } from "./failures.ts";
@@ -118,7 +118,10 @@ export class Handling implements Subscription {
 				this.#count(ERRORS);
 				const { name } = this.channel;
 				this.#host.logger.warn(`A handler of '${name}' failed: ${messageOf(error)}`);
-				if (attempts > 0 && attempt >= attempts) {
+				// At an end another consumer may have it; that is no failure of the message's own.
+				if (this.ending.aborted) return false;
+				const last = attempts > 0 && attempt >= attempts;
+				if (last && !hasCode(error, "LOTTOR_STOPPING")) {
 					return this.#bury(message, error, "failed too often");
 				}
 			}

@@ -28,12 +28,14 @@ export const KafkaChannelAdapter: ChannelAdapterClass = harden(StockKafka, {
 export type KafkaChannelAdapter = ChannelAdapter;
 
 function ofUrl(text: string): NonNullable<KafkaSettings["kafka"]> {
-	// A URL has one host only; the others are cut out first.
-	const match = /^(kafka:\/\/(?:[^@/]*@)?)([^/?]+)(.*)$/.exec(text);
-	const url = new URL(`${match?.[1] ?? "kafka://"}host${match?.[3] ?? ""}`);
+	// A URL has one host only; they are cut out first.
+	const match = /^(kafka:\/\/(?:[^@/]*@)?)([^@/?]+)(.*)$/.exec(text);
+	if (!match) throw new TypeError("The URL has no host");
+	const [, scheme = "", hosts = "", rest = ""] = match;
+	const url = new URL(`${scheme}host${rest}`);
 	const mechanism = url.searchParams.get("sasl") ?? "plain";
 	return {
-		brokers: (match?.[2] ?? "localhost:9092").split(","),
+		brokers: hosts.split(",").map((host) => (host.includes(":") ? host : `${host}:9092`)),
 		...(url.searchParams.get("ssl") === "true" && { ssl: true }),
 		...(url.username !== "" && {
 			sasl: {

@@ -71,6 +71,11 @@ export class FaultProxy {
 		this.#swallowed.clear();
 	}
 
+	/** Connections that are open now lose everything for good, and nobody is told; new ones work. */
+	strand(): void {
+		for (const socket of this.#sockets) this.#swallowed.add(socket);
+	}
+
 	#join(near: Socket): void {
 		const far = connect({ ...this.#target, noDelay: true });
 		near.setNoDelay(true);

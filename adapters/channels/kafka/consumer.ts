@@ -70,11 +70,15 @@ export class KafkaConsumer implements Consumer {
 				this.#committed.clear();
 			});
 			client.on(client.events.CRASH, ({ payload }) => this.#crashed(client, payload.error));
+			// The library would ask again and again over the same dead connection.
+			client.on(client.events.REQUEST_TIMEOUT, () =>
+				this.#crashed(client, new Error("No answer")),
+			);
 			this.#client = client;
 			await client.run({
 				autoCommit: false,
 				eachBatchAutoResolve: false,
-				eachBatch: (payload) => this.#batch(payload),
+				eachBatch: (payload) => this.#batch(client, payload),
 			});
 		} catch (error) {
 			this.#client = undefined;
@@ -103,6 +107,7 @@ export class KafkaConsumer implements Consumer {
 	#crashed(client: KafkaClient, error: Error): void {
 		if (this.#client !== client) return;
 		this.#client = undefined;
+		void client.disconnect().catch(() => undefined);
 		const { ending } = this.#subscription;
 		if (ending.aborted) return;
 		this.#host.logger.warn(`The consumer of '${this.#name}' begins anew: ${messageOf(error)}`);
@@ -115,12 +120,13 @@ export class KafkaConsumer implements Consumer {
 		);
 	}
 
-	async #batch(payload: EachBatchPayload): Promise<void> {
+	async #batch(client: KafkaClient, payload: EachBatchPayload): Promise<void> {
 		const { batch } = payload;
 		const { flow, ending } = this.#subscription;
 		const log = this.#logs.get(batch.partition) ?? new PartitionLog();
 		this.#logs.set(batch.partition, log);
-		const over = () => ending.aborted || !payload.isRunning() || payload.isStale();
+		const over = () =>
+			ending.aborted || this.#client !== client || !payload.isRunning() || payload.isStale();
 		for (const message of batch.messages) {
 			while (flow.room === 0 && !over()) {
 				await flow.hasRoom(AbortSignal.any([ending, AbortSignal.timeout(HEARTBEAT_MS)]));

@@ -186,6 +186,11 @@ export class KafkaDriver implements Driver {
 		if (!kafka) throw unavailable("Kafka is not connected");
 		this.#admin ??= (async () => {
 			const admin = kafka.admin({ retry: RETRY });
+			// The library would ask again and again over the same dead connection.
+			admin.on(admin.events.REQUEST_TIMEOUT, () => {
+				this.#admin = undefined;
+				void admin.disconnect().catch(() => undefined);
+			});
 			await admin.connect();
 			return admin;
 		})();

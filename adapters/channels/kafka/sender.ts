@@ -70,6 +70,8 @@ export class KafkaSender {
 			void producer.disconnect().catch(() => undefined);
 			throw error;
 		}
+		// The library would ask again and again over the same dead connection.
+		producer.on(producer.events.REQUEST_TIMEOUT, () => this.#replace(producer));
 		this.#producer = producer;
 	}
 
@@ -93,6 +95,7 @@ export class KafkaSender {
 		});
 		setImmediate(() => void this.#flush(topic));
 		await within(ms, sent, () => {
+			if (queued?.given && this.#producer) this.#replace(this.#producer);
 			if (queued?.given)
 				return unconfirmed(`Kafka did not confirm a message for '${topic}' in time`);
 			if (queued) this.#forget(topic, queued);
