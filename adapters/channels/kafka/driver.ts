@@ -146,24 +146,22 @@ export class KafkaDriver implements Driver {
 	}
 
 	async backlog(channel: string, group: string): Promise<number | undefined> {
-		const admin = await this.#administration();
 		try {
-			const topic = channel;
-			const [ends, [committed]] = await Promise.all([
-				admin.fetchTopicOffsets(topic),
-				admin.fetchOffsets({ groupId: groupOf(channel, group), topics: [topic] }),
-			]);
-			return ends.reduce((sum, { partition, high, low }) => {
-				const at = committed?.partitions.find((one) => one.partition === partition)?.offset;
-				const offset = Number(at ?? -1);
-				// A position that is not in the topic is one before it, or was left by a former one.
-				const known = offset >= Number(low) && offset <= Number(high);
-				return sum + Number(high) - (known ? offset : Number(low));
-			}, 0);
+			return await this.#administer(async (admin) => {
+				const [ends, [committed]] = await Promise.all([
+					admin.fetchTopicOffsets(channel),
+					admin.fetchOffsets({ groupId: groupOf(channel, group), topics: [channel] }),
+				]);
+				return ends.reduce((sum, { partition, high, low }) => {
+					const at = committed?.partitions.find((one) => one.partition === partition);
+					const offset = Number(at?.offset ?? -1);
+					// A position that is not in the topic is one before it, or was left by a former one.
+					const known = offset >= Number(low) && offset <= Number(high);
+					return sum + Number(high) - (known ? offset : Number(low));
+				}, 0);
+			});
 		} catch (error) {
 			if (isUnknownTopic(error)) return 0;
-			this.#admin = undefined;
-			void admin.disconnect().catch(() => undefined);
 			throw error;
 		}
 	}
@@ -171,35 +169,45 @@ export class KafkaDriver implements Driver {
 	/** Makes a topic, unless it is there. */
 	makeTopic(topic: string): Promise<void> {
 		return this.#topics.run(topic, async () => {
-			const admin = await this.#administration();
 			const { numPartitions = PARTITIONS, replicationFactor = SERVERS_CHOICE } =
 				this.#settings.topicOptions ?? {};
-			await admin.createTopics({
-				topics: [{ topic, numPartitions, replicationFactor }],
-				waitForLeaders: true,
-			});
+			await this.#administer((admin) =>
+				admin.createTopics({
+					topics: [{ topic, numPartitions, replicationFactor }],
+					waitForLeaders: true,
+				}),
+			);
 		});
 	}
 
-	async #administration(): Promise<Admin> {
-		const kafka = this.#kafka;
-		if (!kafka) throw unavailable("Kafka is not connected");
-		this.#admin ??= (async () => {
-			const admin = kafka.admin({ retry: RETRY });
-			// The library would ask again and again over the same dead connection.
-			admin.on(admin.events.REQUEST_TIMEOUT, () => {
-				this.#admin = undefined;
-				void admin.disconnect().catch(() => undefined);
-			});
-			await admin.connect();
-			return admin;
-		})();
-		try {
-			return await this.#admin;
-		} catch (error) {
-			this.#admin = undefined;
-			throw error;
+	/**
+	 * Asks over the connection that is kept for it. It is given up after a failure: it remembers each
+	 * topic that it was asked about, and fails for all of them once one of them is gone.
+	 */
+	async #administer<T>(act: (admin: Admin) => Promise<T>): Promise<T> {
+		for (;;) {
+			const kept = this.#admin;
+			const asked = (this.#admin ??= this.#connectAdmin());
+			try {
+				return await act(await asked);
+			} catch (error) {
+				if (this.#admin === asked) this.#admin = undefined;
+				void asked.then((admin) => admin.disconnect()).catch(() => undefined);
+				if (!kept) throw error;
+			}
 		}
+	}
+
+	async #connectAdmin(): Promise<Admin> {
+		if (!this.#kafka) throw unavailable("Kafka is not connected");
+		const admin = this.#kafka.admin({ retry: RETRY });
+		// The library would ask again and again over the same dead connection.
+		admin.on(admin.events.REQUEST_TIMEOUT, () => {
+			this.#admin = undefined;
+			void admin.disconnect().catch(() => undefined);
+		});
+		await admin.connect();
+		return admin;
 	}
 }
 

@@ -1,0 +1,3 @@
+import { channelAdapterSuite } from "./channel-adapter.ts";
+
+channelAdapterSuite(process.env);
