@@ -346,26 +346,27 @@ export const CASES = {
 
 	async "maxInFlight of each channel"(stage) {
 		const most: Record<string, number> = {};
-		const now: Record<string, number> = {};
 		let handled = 0;
-		const limited = (name: string, maxInFlight: number) =>
-			consumer(
-				name,
-				name,
-				async () => {
-					now[name] = (now[name] ?? 0) + 1;
-					most[name] = Math.max(most[name] ?? 0, now[name]);
-					await sleep(20);
-					now[name]--;
-					handled++;
-				},
-				{ maxInFlight },
-			);
+		const limited = (name: string, maxInFlight: number) => {
+			let now = 0;
+			let full: () => void = () => undefined;
+			const filled = new Promise<void>((resolve) => (full = resolve));
+			const handler = async () => {
+				most[name] = Math.max(most[name] ?? 0, ++now);
+				if (now === maxInFlight) full();
+				await filled;
+				await sleep(5);
+				now--;
+				handled++;
+			};
+			return consumer(name, name, handler, { maxInFlight });
+		};
 		const { send } = await stage.started("both", [limited("one", 1), limited("four", 4)]);
-		for (const name of names(20)) {
-			await send("one", name, { key: "k" });
-			await send("four", name, { key: "k" });
-		}
+		const sends = names(20).flatMap((name) => [
+			send("one", name, { key: "k" }),
+			send("four", name, { key: "k" }),
+		]);
+		await Promise.all(sends);
 		await until(() => handled === 40);
 		expect(most).toEqual({ one: 1, four: 4 });
 	},
