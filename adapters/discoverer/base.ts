@@ -99,8 +99,8 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 	#publishing: Promise<void> | undefined;
 	#tending: Promise<void> | undefined;
 
-	/** When another process with this nodeID was last heard, by `performance.now()`. */
-	#doubleHeardAt = Number.NEGATIVE_INFINITY;
+	/** Another process with this nodeID, and when it was last heard, by `performance.now()`. */
+	#double = { instanceID: "", at: Number.NEGATIVE_INFINITY };
 	#seen: Presence | undefined;
 	readonly #expected = new Map<string, Heartbeat>();
 	readonly #discovering = new Map<string, Promise<void>>();
@@ -169,6 +169,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 			.map(({ id }) => id);
 		for (const id of this.#alive.silent(nodes)) {
 			this.logger.warn(`No heartbeat of node '${id}' within the time-out.`);
+			this.#expected.delete(id);
 			this.registry.nodes.disconnected(id, true);
 		}
 	}
@@ -202,7 +203,12 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 	override discoverNode(nodeID: string): Promise<void> {
 		const running = this.#discovering.get(nodeID);
 		if (running) return running;
-		const discovery = this.#discover(nodeID).finally(() => this.#discovering.delete(nodeID));
+		const discovery = this.#discover(nodeID)
+			.catch((error: unknown) => {
+				// Nobody waits for this; the node's next heartbeat makes it be tried again.
+				this.logger.warn(`Node '${nodeID}' was not discovered: ${messageOf(error)}`);
+			})
+			.finally(() => this.#discovering.delete(nodeID));
 		this.#discovering.set(nodeID, discovery);
 		return discovery;
 	}
@@ -236,13 +242,15 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 
 	override async localNodeDisconnected(): Promise<void> {
 		this.#leaving = true;
-		await super.localNodeDisconnected();
+		// One that never joined must not say goodbye for the one whose nodeID it wanted.
+		if (this.#joined) await super.localNodeDisconnected();
 		await this.#withdraw();
 	}
 
 	override remoteNodeDisconnected(nodeID: string, isUnexpected: boolean): void {
 		const node = this.registry.nodes.get(nodeID) as NodeInternals | undefined;
 		if (!isUnexpected && node?.instanceID) this.#alive.left(nodeID, node.instanceID);
+		this.#expected.delete(nodeID);
 		super.remoteNodeDisconnected(nodeID, isUnexpected);
 	}
 
@@ -304,8 +312,11 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		const { nodeID, instanceID } = this.broker;
 		transit.messageHandler = (cmd, packet) => {
 			const beat = cmd === "HEARTBEAT" ? packet.payload : undefined;
+			if (cmd === "DISCONNECT" && packet.payload?.sender === nodeID) {
+				this.#double.at = Number.NEGATIVE_INFINITY;
+			}
 			if (beat?.sender === nodeID && beat.instanceID && beat.instanceID !== instanceID) {
-				this.#doubleHeardAt = performance.now();
+				this.#double = { instanceID: beat.instanceID, at: performance.now() };
 				if (this.#joined) this.#holds = false;
 			}
 			return handle(cmd, packet);
@@ -321,10 +332,15 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		while (!this.#leaving) {
 			try {
 				const holder = await this.#members.claim(this.#self(), takeOver);
-				if (!holder) return this.#hold();
 				this.#recovered();
-				// Where no heartbeat comes from the holder, the record is what a dead one left behind.
-				if (this.#doubleHeardAt >= began - patience) return this.#refuseDouble(holder);
+				// Where no heartbeat comes from the holder, the record is what a dead one left behind. A
+				// living one may have lost its record with the registry's data; it gets it back.
+				const isDouble = this.#double.at >= began - patience;
+				if (isDouble && (holder || !this.#joined)) {
+					if (!holder) await this.#members.withdraw();
+					return this.#refuseDouble();
+				}
+				if (!holder) return this.#hold();
 				const waited = performance.now() - began;
 				takeOver = holder.instanceID === this.broker.instanceID || waited > patience;
 				if (!told)
@@ -349,11 +365,11 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		this.#recovered();
 	}
 
-	#refuseDouble(holder: Member): void {
+	#refuseDouble(): void {
 		const { nodeID, namespace } = this.broker;
 		const where = namespace === "" ? "" : ` in namespace '${namespace}'`;
 		const text = `NodeID '${nodeID}' belongs to another living node${where}. Use unique nodeIDs.`;
-		const data = { nodeID, holder: holder.instanceID };
+		const data = { nodeID, holder: this.#double.instanceID };
 		this.#leaving = true;
 		this.broker.fatal(text, new LottorError("LOTTOR_NODE_ID_TAKEN", text, data), true);
 	}
@@ -457,7 +473,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 
 	async #discover(nodeID: string): Promise<void> {
 		const info = this.#failing ? undefined : await this.#read(nodeID);
-		if (info && this.#isCurrent(info)) {
+		if (info?.sender === nodeID && Array.isArray(info.services) && this.#isCurrent(info)) {
 			this.processRemoteNodeInfo(nodeID, info);
 			return;
 		}

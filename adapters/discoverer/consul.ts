@@ -50,6 +50,8 @@ const SHORTEST_DEREGISTER_MS = 60_000;
 /** Consul's limit of a value, in bytes. */
 const LARGEST_VALUE = 512 * 1_024;
 const WATCH_SECONDS = 60;
+/** Where Consul, or a proxy before it, tells no index to wait on, so that nobody asks without a pause. */
+const INDEX_PAUSE = 1_000;
 const WATCH_PAUSES_MS = [500, 1_000, 2_000];
 
 interface ConsulSettings {
@@ -324,6 +326,7 @@ class ConsulRegistry implements MemberRegistry {
 				// An index that runs backwards is of a registry that was set up anew.
 				index = next < index ? 0 : next;
 				failures = 0;
+				if (index === 0) await sleep(INDEX_PAUSE, undefined, { ref: false });
 				this.#tell(answer.status === 404 ? [] : (JSON.parse(answer.text) as KeyEntry[]));
 			} catch (error) {
 				if (signal.aborted) return;

@@ -134,11 +134,11 @@ export interface ServiceAddress {
 /** TLS of a connection to a registry, as `node:tls` takes it. */
 export interface TlsOptions {
 	/** Certificates of the authorities to trust, in PEM. */
-	readonly ca?: string | readonly string[];
+	readonly ca?: string | Buffer | readonly (string | Buffer)[];
 	/** The client's certificate, in PEM. */
-	readonly cert?: string;
+	readonly cert?: string | Buffer;
 	/** The key of the client's certificate, in PEM. */
-	readonly key?: string;
+	readonly key?: string | Buffer;
 	readonly passphrase?: string;
 	/** The name that the server's certificate must have. */
 	readonly servername?: string;

@@ -57,6 +57,9 @@ export class Liveness {
 		for (const nodeID of this.#heardAt.keys()) {
 			if (!nodeIDs.includes(nodeID)) this.#heardAt.delete(nodeID);
 		}
+		for (const [nodeID, { at }] of this.#farewells) {
+			if (now - at > this.#timeoutMs) this.#farewells.delete(nodeID);
+		}
 		return nodeIDs.filter((nodeID) => {
 			const heardAt = this.#heardAt.get(nodeID);
 			if (heardAt === undefined) this.#heardAt.set(nodeID, now);

@@ -81,6 +81,13 @@ export function readTls(tls: unknown, field: string): TlsOptions {
 	if (tls === undefined) return {};
 	if (!isRecord(tls)) throw invalidOptions(field, "must be an object as node:tls takes it");
 	onlyKnown(tls, TLS_KEYS, field);
+	for (const name of ["ca", "cert", "key"]) {
+		const given: unknown = tls[name] ?? [];
+		for (const one of Array.isArray(given) ? (given as unknown[]) : [given]) {
+			if ((isText(one) || Buffer.isBuffer(one)) && /-----BEGIN /.test(String(one))) continue;
+			throw invalidOptions(`${field}.${name}`, "must be text in PEM, not the path of a file");
+		}
+	}
 	return tls;
 }
 

@@ -48,6 +48,14 @@ async function agent(answer: (path: string) => [status: number, body: string]): 
 	return `consul://:S3cret@127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
+/** A packet of another process with the same nodeID. */
+function deliver(broker: ServiceBroker, cmd: string, payload: object): Promise<boolean> {
+	const transit = broker.transit as unknown as {
+		messageHandler(cmd: string, packet: object): Promise<boolean>;
+	};
+	return transit.messageHandler(cmd, { payload: { ver: "5", sender: "node", ...payload } });
+}
+
 /** What the first error says that the node tells of the registry. */
 function firstTrouble(broker: ServiceBroker): Promise<{ error: Error; type: string }> {
 	return new Promise((resolve) => broker.localBus.once("$discoverer.error", resolve));
@@ -87,20 +95,93 @@ it("LOTTOR_NODE_ID_TAKEN ends a node whose nodeID another living one has", async
 	const { broker, fatal } = brokerWith(
 		new ConsulDiscoverer(
 			await agent((path) => {
-				if (path.includes("session")) return [200, '{"ID":"session"}'];
+				if (path.includes("/v1/session/")) return [200, '{"ID":"session"}'];
 				if (path.includes("acquire=")) return [200, "false"];
 				return [200, JSON.stringify([{ Key: "node", Value, ModifyIndex: 1 }])];
 			}),
 		),
 	);
-	const transit = broker.transit as unknown as {
-		messageHandler(cmd: string, packet: object): Promise<boolean>;
-	};
-	const beat = { ver: "5", sender: "node", instanceID: "other", seq: 1, cpu: 0 };
-	await transit.messageHandler("HEARTBEAT", { payload: beat });
+	await deliver(broker, "HEARTBEAT", { instanceID: "other", seq: 1, cpu: 0 });
 	void broker.start();
 	while (fatal.mock.calls.length === 0) await new Promise(setImmediate);
 	expect(fatal.mock.calls[0]?.[1]).toMatchObject({ type: "LOTTOR_NODE_ID_TAKEN" });
+});
+
+it("a nodeID whose living owner has lost its record is refused too", async () => {
+	const ended: string[] = [];
+	const { broker, fatal } = brokerWith(
+		new ConsulDiscoverer(
+			await agent((path) => {
+				if (path.includes("session/destroy")) ended.push(path);
+				return [200, path.includes("/v1/session/") ? '{"ID":"session"}' : "true"];
+			}),
+		),
+	);
+	await deliver(broker, "HEARTBEAT", { instanceID: "other", seq: 1, cpu: 0 });
+	void broker.start();
+	while (fatal.mock.calls.length === 0) await new Promise(setImmediate);
+	expect(fatal.mock.calls[0]?.[1]).toMatchObject({ data: { holder: "other" } });
+	expect(ended).toEqual(["/v1/session/destroy/session"]);
+});
+
+it("a nodeID is free again once its owner has said goodbye", async () => {
+	const { broker, fatal } = brokerWith(
+		new ConsulDiscoverer(
+			await agent((path) => [
+				200,
+				path.includes("/v1/session/") ? '{"ID":"session"}' : "true",
+			]),
+		),
+	);
+	await deliver(broker, "HEARTBEAT", { instanceID: "other", seq: 1, cpu: 0 });
+	await deliver(broker, "DISCONNECT", {});
+	await broker.start();
+	expect(fatal).not.toHaveBeenCalled();
+});
+
+it("a node that never joined says no goodbye in the name of the one that it waited for", async () => {
+	const { broker } = brokerWith(new ConsulDiscoverer("consul://127.0.0.1:1"));
+	const sent: string[] = [];
+	const transit = broker.transit as unknown as { publish(packet: { type: string }): unknown };
+	const publish = transit.publish.bind(transit);
+	transit.publish = (packet) => {
+		sent.push(packet.type);
+		return publish(packet);
+	};
+	const trouble = firstTrouble(broker);
+	void broker.start();
+	await trouble;
+	await broker.stop();
+	expect(sent).not.toContain("DISCONNECT");
+});
+
+it("a record that is no INFO of the node is left alone", async () => {
+	const info = { ver: "5", sender: "somebody", instanceID: "x", seq: 9, services: 1 };
+	const Value = Buffer.from(JSON.stringify(info)).toString("base64");
+	const { broker } = brokerWith(
+		new ConsulDiscoverer(
+			await agent((path) => {
+				if (path.includes("/v1/session/")) return [200, '{"ID":"session"}'];
+				if (path.includes("/info/")) return [200, JSON.stringify([{ Key: "x", Value }])];
+				return [200, "true"];
+			}),
+		),
+	);
+	await broker.start();
+	await broker.registry.discoverer.discoverNode("remote");
+	const nodes = broker.registry.getNodeList({}) as { id: string }[];
+	expect(nodes.map(({ id }) => id)).toEqual(["node"]);
+});
+
+it.each([
+	[{ ca: "/etc/ca.pem" }, "ConsulDiscoverer.tls.ca"],
+	[{ key: 1 }, "ConsulDiscoverer.tls.key"],
+	[{ cert: ["-----BEGIN CERTIFICATE-----", "x"] }, "ConsulDiscoverer.tls.cert"],
+	[{ certs: "" }, "ConsulDiscoverer.tls.certs"],
+])("TLS that cannot work is refused by the option's name: %j", (tls, field) => {
+	expect(() => new ConsulDiscoverer({ tls } as never)).toThrow(`Option ${field} `);
+	const ca = ["-----BEGIN CERTIFICATE-----", Buffer.from("-----BEGIN CERTIFICATE-----")];
+	expect(() => new ConsulDiscoverer({ tls: { ca } })).not.toThrow();
 });
 
 it.each([
