@@ -119,7 +119,7 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		super.init(registry);
 		this.#refuseUnfitBroker();
 		const { nodeID, instanceID, namespace } = this.broker;
-		this.#alive = new Liveness(this.opts.heartbeatTimeout * 1_000);
+		this.#alive = new Liveness(this.opts.heartbeatTimeout * 1_000, this.#checkPeriod);
 		this.#members = this.#open({
 			nodeID,
 			instanceID,
@@ -156,9 +156,8 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		super.startHeartbeatTimers();
 		// Moleculer looks once in a whole time-out, so a dead node could stay for two of them.
 		clearInterval(this.checkNodesTimer);
-		const period = Math.min(1_000, this.opts.heartbeatInterval * 250);
 		this.#alive.resume();
-		this.checkNodesTimer = setInterval(() => this.checkRemoteNodes(), period);
+		this.checkNodesTimer = setInterval(() => this.checkRemoteNodes(), this.#checkPeriod);
 		this.checkNodesTimer.unref();
 	}
 
@@ -263,6 +262,11 @@ export abstract class RegistryDiscoverer extends Discoverers.Base {
 		this.#watching = false;
 		this.#seen = undefined;
 		await this.#members.close();
+	}
+
+	/** Between two looks for nodes that are silent, in ms. */
+	get #checkPeriod(): number {
+		return Math.min(1_000, this.opts.heartbeatInterval * 250);
 	}
 
 	get #transit(): TransitInternals {

@@ -6,6 +6,7 @@ import { ConsulDiscoverer, type ConsulOptions } from "./consul.ts";
 import { Etcd3Discoverer } from "./etcd3.ts";
 import { EurekaDiscoverer, type EurekaOptions } from "./eureka.ts";
 import type { DiscovererOptions } from "./options.ts";
+import { RedisDiscoverer } from "./redis.ts";
 import { ZooKeeperDiscoverer, type ZooKeeperOptions } from "./zookeeper.ts";
 
 export type { ServiceAddress, TlsOptions } from "./contract.ts";
@@ -14,6 +15,7 @@ export {
 	ConsulDiscoverer,
 	Etcd3Discoverer,
 	EurekaDiscoverer,
+	RedisDiscoverer,
 	RegistryDiscoverer,
 	ZooKeeperDiscoverer,
 };
@@ -28,8 +30,8 @@ const BY_SCHEME: Readonly<Record<string, Make>> = {
 	eureka: (url, options) => new EurekaDiscoverer({ ...options, url }),
 	eurekas: (url, options) => new EurekaDiscoverer({ ...options, url }),
 	etcd3: (url) => new Etcd3Discoverer(url),
-	redis: (url) => new Discoverers.Redis(url),
-	rediss: (url) => new Discoverers.Redis(url),
+	redis: (url) => new RedisDiscoverer(url),
+	rediss: (url) => new RedisDiscoverer(url),
 };
 
 /**

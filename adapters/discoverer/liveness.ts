@@ -1,21 +1,32 @@
-/** Who was heard when, on a clock that never jumps. */
+/**
+ * Who was heard when, on a clock that runs only while this process has its turn: one that stood still,
+ * or hardly gets a turn on a busy machine, has heartbeats waiting that it has not read yet.
+ */
 export class Liveness {
 	readonly #timeoutMs: number;
+	readonly #longestMs: number;
 	readonly #now: () => number;
 	readonly #heardAt = new Map<string, number>();
 	/** Instances that said goodbye: what is still under way about them must not bring them back. */
 	readonly #farewells = new Map<string, { instanceID: string; at: number }>();
 	#lookedAt: number;
+	/** What the clock had run when it was last looked at. */
+	#elapsed = 0;
 
-	constructor(timeoutMs: number, now: () => number = () => performance.now()) {
+	/**
+	 * @param timeoutMs after so long a silence a node counts as gone
+	 * @param periodMs between two calls of {@link silent}; twice as long is a standstill
+	 */
+	constructor(timeoutMs: number, periodMs: number, now: () => number = () => performance.now()) {
 		this.#timeoutMs = timeoutMs;
+		this.#longestMs = 2 * periodMs;
 		this.#now = now;
 		this.#lookedAt = now();
 	}
 
 	/** A node gave a sign of life. */
 	heard(nodeID: string): void {
-		this.#heardAt.set(nodeID, this.#now());
+		this.#heardAt.set(nodeID, this.#clock());
 	}
 
 	/**
@@ -43,27 +54,33 @@ export class Liveness {
 
 	/** Counts all silence from now on. */
 	resume(): void {
-		const now = this.#now();
-		for (const nodeID of this.#heardAt.keys()) this.#heardAt.set(nodeID, now);
-		this.#lookedAt = now;
+		const clock = this.#tick();
+		for (const nodeID of this.#heardAt.keys()) this.#heardAt.set(nodeID, clock);
 	}
 
 	/** @returns those that were silent for longer than the time-out */
 	silent(nodeIDs: readonly string[]): string[] {
-		const now = this.#now();
-		// This process itself stood still: heartbeats that came meanwhile are not read yet.
-		if (now - this.#lookedAt > this.#timeoutMs / 2) this.resume();
-		this.#lookedAt = now;
+		const clock = this.#tick();
 		for (const nodeID of this.#heardAt.keys()) {
 			if (!nodeIDs.includes(nodeID)) this.#heardAt.delete(nodeID);
 		}
 		for (const [nodeID, { at }] of this.#farewells) {
-			if (now - at > this.#timeoutMs) this.#farewells.delete(nodeID);
+			if (this.#lookedAt - at > this.#timeoutMs) this.#farewells.delete(nodeID);
 		}
 		return nodeIDs.filter((nodeID) => {
 			const heardAt = this.#heardAt.get(nodeID);
-			if (heardAt === undefined) this.#heardAt.set(nodeID, now);
-			return heardAt !== undefined && now - heardAt > this.#timeoutMs;
+			if (heardAt === undefined) this.#heardAt.set(nodeID, clock);
+			return heardAt !== undefined && clock - heardAt > this.#timeoutMs;
 		});
+	}
+
+	#clock(): number {
+		return this.#elapsed + Math.min(this.#now() - this.#lookedAt, this.#longestMs);
+	}
+
+	#tick(): number {
+		this.#elapsed = this.#clock();
+		this.#lookedAt = this.#now();
+		return this.#elapsed;
 	}
 }

@@ -5,7 +5,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
 
+import { etcd } from "../../scripts/servers/etcd.ts";
+import { nats } from "../../scripts/servers/nats.ts";
+import { redis } from "../../scripts/servers/redis.ts";
+import { cacheFolder } from "../../scripts/servers/tools.ts";
 import { ZooKeeperSession } from "../../adapters/discoverer/zookeeper-session.ts";
+import { http } from "../support/http.ts";
+import { PrivateServer } from "../support/private-server.ts";
 import { Runner } from "../support/runner.ts";
 import { until } from "../support/until.ts";
 
@@ -98,6 +104,53 @@ for (const [variable, lookUp] of Object.entries(LOOK_UPS)) {
 				expect(answer.status).toBe(200);
 			} finally {
 				await lottor.end("SIGTERM");
+			}
+		},
+		90_000,
+	);
+}
+
+for (const kind of [etcd, redis]) {
+	const present = [kind, nats].every((one) => one.installed(cacheFolder()));
+	const required = process.env["LOTTOR_REQUIRE_SERVERS"] === "1";
+	(present || required ? it : it.skip)(
+		`the samples find each other by Moleculer's own discoverer: ${kind.name}`,
+		async () => {
+			const [registry, transporter] = await Promise.all([
+				PrivateServer.start(kind),
+				PrivateServer.start(nats),
+			]);
+			const data = mkdtempSync(join(tmpdir(), "lottor-"));
+			const processes = ["start:lottor", "start:auth", "start:user"].map(
+				(script) =>
+					new Runner(script, {
+						LOTTOR_DATA: data,
+						LOTTOR_HTTP_PORT: "0",
+						LOTTOR_USER_PORT: "0",
+						LOTTOR_AUTH_PORT: "0",
+						LOTTOR_TRANSPORTER: transporter.url,
+						LOTTOR_DISCOVERER: registry.url,
+					}),
+			);
+			try {
+				await Promise.all(processes.map((one) => one.started()));
+				const [lottor, auth, user] = processes as [Runner, Runner, Runner];
+				const port = await user.port("user-api");
+				let group: unknown;
+				await until(async () => {
+					const { status, body } = await http(port, "POST /user");
+					group = body["group"];
+					return status === 201;
+				});
+				const line = `GET /api/groups/${String(group)}`;
+				const admin = await lottor.port("lottor-admin");
+				await until(async () => (await http(admin, line)).body["state"] === "completed");
+				const { body } = await http(await auth.port("auth-api"), "GET /roles");
+				expect(body).toContainEqual(expect.objectContaining({ group }));
+			} finally {
+				await Promise.all(processes.map((one) => one.end("SIGTERM")));
+				await Promise.all([registry.dispose(), transporter.dispose()]);
+				rmSync(data, { recursive: true });
 			}
 		},
 		90_000,
