@@ -28,8 +28,9 @@ const PATHS = ["homePath", "healthPath", "statusPath"] as const;
 const SERVICE_KEYS = ["address", "port", "secure", "tags", "metadata", ...PATHS];
 const TLS_KEYS = ["ca", "cert", "key", "passphrase", "servername", "rejectUnauthorized"];
 
-/** @throws LOTTOR_INVALID_OPTIONS for a key that is not known */
-export function onlyKnown(options: object, known: readonly string[], field: string): void {
+/** @throws LOTTOR_INVALID_OPTIONS for what is no object, and for a key that is not known */
+export function onlyKnown(options: unknown, known: readonly string[], field: string): void {
+	if (!isRecord(options)) throw invalidOptions(field, "must be an object");
 	const unknown = Object.keys(options).find((key) => !known.includes(key));
 	if (unknown !== undefined) throw invalidOptions(`${field}.${unknown}`, "is not known");
 }

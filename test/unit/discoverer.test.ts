@@ -203,6 +203,14 @@ it.each([
 	}
 });
 
+it("options that are none are refused", () => {
+	for (const options of [null, 5, []]) {
+		expect(() => new ConsulDiscoverer(options as never)).toThrow(
+			"Option ConsulDiscoverer must be an object",
+		);
+	}
+});
+
 it.each([
 	["consul://", "ConsulDiscoverer.url"],
 	["consul://a/path", "ConsulDiscoverer.url"],
