@@ -50,8 +50,10 @@ import {
 	addressOf,
 	connect,
 	type Connection,
+	connectionOf,
 	type Driver,
 	faultOf,
+	isServerFault,
 	loadDriver,
 	unavailable,
 } from "./mongo/connection.ts";
@@ -142,10 +144,13 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	readonly #inserts: Gatherer<NewGroup, InsertResult>;
 	readonly #steps: Gatherer<Step, Stepped>;
 	readonly #claims: Gatherer<ClaimRequest, Kept[]>;
+	#driver: Driver | undefined;
 	#connection: Connection | undefined;
 	#collections: Collections | undefined;
 	#opening: Promise<OpenedCoordinatorStore> | undefined;
 	#closing: Promise<void> | undefined;
+	/** When a call last worked, or the client was last made anew, by `performance.now()`. */
+	#workedAt = 0;
 	#refusal: string | undefined = "it is not open";
 
 	/** @throws LOTTOR_INVALID_OPTIONS when an option has a wrong value */
@@ -179,9 +184,17 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		});
 		this.#keys = new IdempotencyKeys(collections, this.#groups);
 		this.#stats = new Stats(collections);
-		this.#inserts = new Gatherer((items) => insertGroups(this.#host(), items), BATCH_GROUPS);
-		this.#claims = new Gatherer((items) => claimGroups(this.#host(), items), BATCH_CLAIMS);
-		this.#steps = new Gatherer((steps) => this.#groups.take(steps), BATCH_STEPS);
+		this.#inserts = new Gatherer(
+			(items) => insertGroups(this.#host(), items),
+			BATCH_GROUPS,
+			isServerFault,
+		);
+		this.#claims = new Gatherer(
+			(items) => claimGroups(this.#host(), items),
+			BATCH_CLAIMS,
+			isServerFault,
+		);
+		this.#steps = new Gatherer((steps) => this.#groups.take(steps), BATCH_STEPS, isServerFault);
 	}
 
 	open(): Promise<OpenedCoordinatorStore> {
@@ -399,7 +412,9 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		try {
 			const { db } = connection;
 			const identity = await prepareDatabase(db, driver, this.#address, this.#random);
+			this.#driver = driver;
 			this.#connection = connection;
+			this.#workedAt = performance.now();
 			this.#collections = collectionsOf(db);
 			if (this.#clock instanceof StoreClock) await this.#clock.measure();
 			this.#refusal = undefined;
@@ -440,7 +455,6 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			activity: this.#activity,
 			keys: this.#keys,
 			random: this.#random,
-			times: this.#given ? ("given" as const) : ("server" as const),
 			now: () => this.now(),
 			stamp: () => newStoreId(this.#random),
 		};
@@ -453,16 +467,32 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		let timer: { cancel(): void } | undefined;
 		const silence = new Promise<never>((_, reject) => {
 			timer = monotonic.after(patience, () =>
-				reject(new Error(`it did not answer within ${patience} ms`)),
+				reject(unavailable(this.#address, `it did not answer within ${patience} ms`)),
 			);
 		});
 		try {
-			return await Promise.race([run(), silence]);
+			const result = await Promise.race([run(), silence]);
+			this.#workedAt = performance.now();
+			return result;
 		} catch (error) {
+			if (isServerFault(error)) this.#renew();
 			throw faultOf(this.#address, error);
 		} finally {
 			timer?.cancel();
 		}
+	}
+
+	/**
+	 * Goes on with a client of its own making where the present one has not worked for a while: the
+	 * driver stops looking at a server whose connections end just when it is about to look.
+	 */
+	#renew(): void {
+		const { client } = this.#connection ?? {};
+		if (!client || !this.#driver || performance.now() - this.#workedAt < this.#timeout) return;
+		this.#workedAt = performance.now();
+		this.#connection = connectionOf(this.#driver, this.#address, this.#timeout);
+		this.#collections = collectionsOf(this.#connection.db);
+		client.close(true).catch(() => undefined);
 	}
 
 	#apply(steps: readonly Step[]): Promise<ApplyResult[]> {

@@ -3,6 +3,7 @@ import type { Collection } from "mongodb";
 import type { GroupRecord } from "../../../protocol/index.ts";
 import { beginOf, groupCame, type Happened, messageCame } from "../activity.ts";
 import { type Activity, ACTIVITY_KEPT_MS, ACTIVITY_MS, type ActivityStep } from "../contract.ts";
+import { isServerFault } from "./connection.ts";
 import { Gatherer } from "./gather.ts";
 import { insertAll, updateAll } from "./writes.ts";
 
@@ -51,18 +52,26 @@ export class ActivityWriter {
 		kinds: () => Collection<KindDocument>,
 	) {
 		this.#activity = activity;
-		this.#counts = new Gatherer(async (batch) => {
-			this.#waiting -= batch.length;
-			await this.#write(batch);
-			return batch.map(() => undefined);
-		}, MOST_WAITING);
-		this.#kinds = new Gatherer(async (batch) => {
-			await insertAll(
-				kinds(),
-				[...new Set(batch)].map((_id) => ({ _id })),
-			);
-			return batch.map(() => undefined);
-		}, MOST_WAITING);
+		this.#counts = new Gatherer(
+			async (batch) => {
+				this.#waiting -= batch.length;
+				await this.#write(batch);
+				return batch.map(() => undefined);
+			},
+			MOST_WAITING,
+			isServerFault,
+		);
+		this.#kinds = new Gatherer(
+			async (batch) => {
+				await insertAll(
+					kinds(),
+					[...new Set(batch)].map((_id) => ({ _id })),
+				);
+				return batch.map(() => undefined);
+			},
+			MOST_WAITING,
+			isServerFault,
+		);
 	}
 
 	/** A group was stored. */

@@ -2,7 +2,7 @@ import type { Filter } from "mongodb";
 
 import { claimed, newStoreId, type Random, woken } from "../../../protocol/index.ts";
 import type { ClaimRequest } from "../contract.ts";
-import { type GroupDocument, type Kept, keptOf, type Times } from "./documents.ts";
+import { type GroupDocument, type Kept, keptOf } from "./documents.ts";
 import type { Groups } from "./groups.ts";
 import { type Collections, INDEXES } from "./schema.ts";
 
@@ -16,7 +16,6 @@ interface Host {
 	readonly collections: Collections;
 	readonly groups: Groups;
 	readonly random: Random;
-	readonly times: Times;
 	now(): number;
 }
 
@@ -83,7 +82,7 @@ async function fill(
 			const { owner, lease } = requests[place] ?? alike;
 			const before = keptOf(document);
 			const after = host.groups.next(before, claimed(before.group, owner, lease, now), []);
-			return { place, before, after, grip, when: isDue(host.times, now) };
+			return { place, before, after, grip };
 		});
 		const { stand } = await host.groups.swap(swaps, now);
 		const caught = swaps.filter(({ before }) => stand.has(before.group.id));
@@ -94,13 +93,6 @@ async function fill(
 		if (caught.length === 0) races++;
 		else if (caught.length === documents.length && documents.length < wanted) return;
 	}
-}
-
-/** The clock that decides is the server's: the filter above goes by what this process knows of it. */
-function isDue(times: Times, now: number): object {
-	return times === "given"
-		? { "due.at": { $lte: now } }
-		: { $expr: { $lte: ["$due.at", { $toLong: "$$NOW" }] } };
 }
 
 /** Makes due up to `limit` groups that wait for this. @returns how many */

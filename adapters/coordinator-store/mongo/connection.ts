@@ -14,6 +14,7 @@ const OLDEST = [4, 4] as const;
 /** Milliseconds between two looks at a server that is down, and until one that is silent is given up. */
 const HEARTBEAT_MS = 1_000;
 const CONNECT_MS = 3_000;
+const SOCKET_MS = 60_000;
 const CONNECTIONS = 20;
 
 /** Codes of a server that can't take writes now: it stops, is no primary, or has not enough members. */
@@ -22,6 +23,10 @@ const PASSING_CODES: ReadonlySet<number> = new Set([
 	13_435, 13_436,
 ]);
 const AUTHENTICATION = new Set([13, 18, 8_000]);
+
+/** Names of the driver's errors without a code, also as texts within a bulk write's error. */
+const SERVER_FAULTS =
+	/Network|ServerSelection|ServerClosed|PoolClosed|PoolCleared|WaitQueueTimeout|NotConnected|TopologyClosed|OperationTimeout|connection|timed out|topology/i;
 
 /** What a URL says of the store. */
 export interface Address {
@@ -78,20 +83,13 @@ export async function connect(
 	address: Address,
 	timeout: number,
 ): Promise<Connection> {
-	const options: MongoClientOptions = {
-		appName: "lottor",
-		ignoreUndefined: true,
-		maxPoolSize: CONNECTIONS,
-		heartbeatFrequencyMS: HEARTBEAT_MS,
-		connectTimeoutMS: CONNECT_MS,
-		serverSelectionTimeoutMS: timeout,
-	};
-	let client: MongoClient;
+	let connection: Connection;
 	try {
-		client = new driver.MongoClient(address.url, options);
+		connection = connectionOf(driver, address, timeout);
 	} catch (error) {
 		throw unusable(address, messageOf(error), error);
 	}
+	const { client } = connection;
 	try {
 		refuseUnsafe(client, address);
 		const { version, versionArray } = (await client.db("admin").command({
@@ -101,16 +99,35 @@ export async function connect(
 		if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
 			throw unusable(address, `its version is ${String(version)}, it must be 4.4 or newer`);
 		}
-		const db = client.db(address.database, {
-			writeConcern: { w: "majority", journal: true },
-			readConcern: new driver.ReadConcern("majority"),
-			readPreference: "primary",
-		});
-		return { client, db };
+		return connection;
 	} catch (error) {
 		await client.close().catch(() => undefined);
 		throw faultOf(address, error);
 	}
+}
+
+/**
+ * A client of the server, which connects when it is first used.
+ *
+ * @throws the driver's own error when it does not take the URL
+ */
+export function connectionOf(driver: Driver, address: Address, timeout: number): Connection {
+	const options: MongoClientOptions = {
+		appName: "lottor",
+		ignoreUndefined: true,
+		maxPoolSize: CONNECTIONS,
+		heartbeatFrequencyMS: HEARTBEAT_MS,
+		connectTimeoutMS: CONNECT_MS,
+		serverSelectionTimeoutMS: timeout,
+		socketTimeoutMS: SOCKET_MS,
+	};
+	const client = new driver.MongoClient(address.url, options);
+	const db = client.db(address.database, {
+		writeConcern: { w: "majority", journal: true },
+		readConcern: new driver.ReadConcern("majority"),
+		readPreference: "primary",
+	});
+	return { client, db };
 }
 
 /** @throws LOTTOR_STORE_UNUSABLE when the URL asks for less than majority, journal and primary */
@@ -136,6 +153,23 @@ function refuseUnsafe(client: MongoClient, address: Address): void {
 		level === undefined || level === "majority" || level === "linearizable",
 		`readConcernLevel=${String(level)}`,
 	);
+}
+
+/** @returns whether the fault is the server's or the way's to it, and not that of one write */
+export function isServerFault(error: unknown): boolean {
+	if (error instanceof LottorError) return true;
+	const {
+		code,
+		name = "",
+		errorLabels,
+	} = (error ?? {}) as {
+		code?: unknown;
+		name?: string;
+		errorLabels?: unknown;
+	};
+	if (typeof code === "number") return PASSING_CODES.has(code) || AUTHENTICATION.has(code);
+	const labelled = Array.isArray(errorLabels) && errorLabels.includes("RetryableWriteError");
+	return labelled || SERVER_FAULTS.test(name) || SERVER_FAULTS.test(messageOf(error));
 }
 
 /** @returns the error of a call that met a fault: as a rule it may or may not have happened */

@@ -261,16 +261,26 @@ export type Times = "server" | "given";
 
 const NOW = { $toLong: "$$NOW" };
 
+/** One write of a group. */
+export interface Write {
+	/** The time by which it was thought out. */
+	readonly now: number;
+	/** Names the write. */
+	readonly stamp: string;
+	/** Names the claim, where it is one. */
+	readonly grip?: string;
+	/**
+	 * The group stays as it is unless it is due by the server's clock: for claims, which change no
+	 * single message. It can't be a condition of the filter, where some engines refuse `$$NOW`.
+	 */
+	readonly onlyDue?: boolean;
+}
+
 /**
  * The update that makes of one state of a group the next, as a pipeline. Times that the transition
  * has set become the server's own now and the time from `now` to them (R19).
  */
-export function updateOf(
-	before: Kept,
-	after: Kept,
-	write: { readonly now: number; readonly stamp: string; readonly grip?: string },
-	times: Times,
-): object[] {
+export function updateOf(before: Kept, after: Kept, write: Write, times: Times): object[] {
 	const known = timesOf(before.group);
 	const moment = (at: number) => {
 		if (times === "given" || known.has(at)) return at;
@@ -303,7 +313,10 @@ export function updateOf(
 		if (own.terms !== old?.terms) set[`messages.${index}.terms`] = literal(own.terms);
 	});
 	Object.assign(set, derivedUpdate(derive(before), derive(after), moment));
-	return [{ $set: set }];
+	if (!write.onlyDue) return [{ $set: set }];
+	const due = { $lte: ["$due.at", times === "given" ? write.now : NOW] };
+	const claimed = { $mergeObjects: ["$$ROOT", set] };
+	return [{ $replaceWith: { $cond: [due, claimed, "$$ROOT"] } }];
 }
 
 function derivedUpdate(

@@ -20,19 +20,25 @@ interface Waiting<Item, Result> {
 export class Gatherer<Item, Result> {
 	readonly #run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>;
 	readonly #most: number;
+	readonly #hitsAll: (error: unknown) => boolean;
 	#waiting: Waiting<Item, Result>[] = [];
 	#working: Promise<void> | undefined;
 
 	/**
-	 * @param run does a batch; it throws only what hit all of it
+	 * @param run does a batch
 	 * @param most items in a batch
+	 * @param hitsAll tells of an error of `run` that it is the server's: then all that waits gets it
+	 *   too, since nobody should wait for the same again. With others, every item of the batch is tried
+	 *   alone, so that one which can't be done does not affect the others.
 	 */
 	constructor(
 		run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>,
 		most: number,
+		hitsAll: (error: unknown) => boolean,
 	) {
 		this.#run = run;
 		this.#most = most;
+		this.#hitsAll = hitsAll;
 	}
 
 	/** Adds items to the next batches. @returns their results in order, or the first one's error */
@@ -60,18 +66,28 @@ export class Gatherer<Item, Result> {
 		// What is called in the same turn of the loop joins the first batch.
 		await new Promise((turn) => setImmediate(turn));
 		while (this.#waiting.length > 0) {
-			const batch = this.#waiting.splice(0, this.#most);
-			try {
-				const results = await this.#run(batch.map(({ item }) => item));
-				batch.forEach(({ resolve, reject }, place) => {
-					const result = results[place];
-					if (result instanceof Failed) reject(result.error);
-					else resolve(result as Result);
-				});
-			} catch (error) {
-				for (const { reject } of batch) reject(error);
-			}
+			await this.#do(this.#waiting.splice(0, this.#most));
 		}
 		this.#working = undefined;
+	}
+
+	async #do(batch: readonly Waiting<Item, Result>[]): Promise<void> {
+		try {
+			const results = await this.#run(batch.map(({ item }) => item));
+			batch.forEach(({ resolve, reject }, place) => {
+				const result = results[place];
+				if (result instanceof Failed) reject(result.error);
+				else resolve(result as Result);
+			});
+		} catch (error) {
+			const [first] = batch;
+			if (this.#hitsAll(error)) {
+				for (const { reject } of [...batch, ...this.#waiting.splice(0)]) reject(error);
+			} else if (batch.length === 1) {
+				first?.reject(error);
+			} else {
+				for (const one of batch) await this.#do([one]);
+			}
+		}
 	}
 }

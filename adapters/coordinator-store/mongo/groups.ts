@@ -56,8 +56,7 @@ export type Stepped =
 export interface Swap {
 	readonly before: Kept;
 	readonly after: Kept;
-	/** What else must hold, besides the version. */
-	readonly when?: object;
+	/** A claim, by its name: it stands only where the group is due by the server's clock. */
 	readonly grip?: string;
 }
 
@@ -154,17 +153,14 @@ export class Groups {
 		const { groups } = this.#host.collections();
 		// In one order everywhere: an engine that locks all of a bulk would have deadlocks.
 		const swaps = wanted.toSorted((a, b) => (a.before.group.id < b.before.group.id ? -1 : 1));
-		const operations = swaps.map(({ before, after, when, grip }) => ({
-			updateOne: {
-				filter: { _id: before.group.id, version: before.group.version, ...when },
-				update: updateOf(
-					before,
-					after,
-					{ now, stamp, ...(grip === undefined ? {} : { grip }) },
-					this.#host.times,
-				),
-			},
-		})) as unknown as AnyBulkWriteOperation<GroupDocument>[];
+		const operations = swaps.map(({ before, after, grip }) => {
+			const claim = grip === undefined ? {} : { grip, onlyDue: true };
+			const write = { now, stamp, ...claim };
+			const filter = { _id: before.group.id, version: before.group.version };
+			const update = updateOf(before, after, write, this.#host.times);
+			return { updateOne: { filter, update } };
+		}) as unknown as AnyBulkWriteOperation<GroupDocument>[];
+		const claims = swaps.some(({ grip }) => grip !== undefined);
 		const outcome = await updateAll(groups, operations).catch((error: unknown) => {
 			for (const { before } of swaps) this.cache.drop(before.group.id);
 			throw error;
@@ -175,7 +171,7 @@ export class Groups {
 			if (id !== undefined) failed.set(id, error);
 		}
 		let stand = new Set(swaps.map(({ before }) => before.group.id));
-		if (outcome.matched < swaps.length) {
+		if (claims || outcome.matched < swaps.length) {
 			const written = await groups
 				.find({ _id: { $in: [...stand] }, stamp })
 				.project<{ _id: string }>({ _id: 1 })

@@ -1,5 +1,6 @@
 import type { Collection } from "mongodb";
 
+import { isServerFault } from "./connection.ts";
 import { type EntryDocument, entryDocument, type StoredEntry } from "./documents.ts";
 import { Gatherer } from "./gather.ts";
 import { withoutDuplicates } from "./writes.ts";
@@ -24,13 +25,17 @@ export class TimelineWriter {
 	readonly #written = new Map<string, number>();
 
 	constructor(timeline: () => Collection<EntryDocument>) {
-		this.#gatherer = new Gatherer(async (batch) => {
-			const documents = batch.flatMap(({ group, entries }) =>
-				entries.map((entry) => entryDocument(group, entry)),
-			);
-			await withoutDuplicates(timeline(), documents);
-			return batch.map(({ group, entries }) => this.#remember(group, entries));
-		}, BATCH_ENTRIES);
+		this.#gatherer = new Gatherer(
+			async (batch) => {
+				const documents = batch.flatMap(({ group, entries }) =>
+					entries.map((entry) => entryDocument(group, entry)),
+				);
+				await withoutDuplicates(timeline(), documents);
+				return batch.map(({ group, entries }) => this.#remember(group, entries));
+			},
+			BATCH_ENTRIES,
+			isServerFault,
+		);
 	}
 
 	/** Writes entries some time soon. One that fails stays in its group's document. */
