@@ -85,6 +85,7 @@ export async function plainOver(url: string, postgres: string): Promise<Subject>
 		channels: {
 			"grant-role": {
 				maxInFlight: 16,
+				kafka: { fromBeginning: true },
 				async handler({ user, role }: Sends["auth"]["grant-role"]) {
 					await roles("roles").insert({ user, role });
 					rows++;
@@ -122,7 +123,6 @@ function stock(url: string): object {
 					...common,
 					kafka: {
 						brokers: [new URL(url).host],
-						consumerOptions: { fromBeginning: true },
 						logCreator: () => () => undefined,
 					},
 				},

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 import type { ServiceSchema } from "moleculer";
@@ -11,6 +12,8 @@ import { PrivateServer } from "../../support/private-server.ts";
 import { type ChannelNode, hardened, makeNode } from "./nodes.ts";
 import type { Subject } from "./subjects.ts";
 
+/** How long one node or server may take to end. */
+const END_MS = 5_000;
 const PEER = fileURLToPath(new URL("./peer.ts", import.meta.url));
 
 let namespaces = 0;
@@ -90,7 +93,9 @@ export class Stage {
 
 	async end(): Promise<void> {
 		for (const cleanup of this.#cleanups.splice(0).reverse()) {
-			await cleanup().catch(() => undefined);
+			// The stock RabbitMQ adapter waits for ever for a channel that was closed.
+			const late = sleep(END_MS, undefined, { ref: false });
+			await Promise.race([cleanup().catch(() => undefined), late]);
 		}
 	}
 }
