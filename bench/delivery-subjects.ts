@@ -1,6 +1,7 @@
 import { join } from "node:path";
 
 import channels from "@moleculer/channels";
+import kafkajs from "kafkajs";
 import knex from "knex";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 
@@ -24,6 +25,8 @@ export interface Subject {
 const POOL = { min: 0, max: 24 };
 const PAYLOAD = { user: "u".repeat(100), role: "admin" };
 const LOOK_MS = 2;
+/** As many as the hardened adapter makes. */
+const PARTITIONS = 8;
 
 let schemas = 0;
 
@@ -74,9 +77,11 @@ async function databases(postgres: string) {
 export async function plainOver(url: string, postgres: string): Promise<Subject> {
 	const { users, roles, drop } = await databases(postgres);
 	let rows = 0;
+	const namespace = `bench-${process.pid}-${Date.now()}`;
+	if (url.startsWith("kafka:")) await makeTopic(url, `${namespace}.grant-role`);
 	const broker = new ServiceBroker({
 		nodeID: "plain",
-		namespace: `bench-${process.pid}-${Date.now()}`,
+		namespace,
 		logger: false,
 		middlewares: [channels.Middleware({ adapter: stock(url) } as never)],
 	}) as ServiceBroker & { sendToChannel(channel: string, payload: unknown): Promise<void> };
@@ -85,7 +90,7 @@ export async function plainOver(url: string, postgres: string): Promise<Subject>
 		channels: {
 			"grant-role": {
 				maxInFlight: 16,
-				kafka: { fromBeginning: true },
+				kafka: { fromBeginning: true, partitionsConsumedConcurrently: PARTITIONS },
 				async handler({ user, role }: Sends["auth"]["grant-role"]) {
 					await roles("roles").insert({ user, role });
 					rows++;
@@ -105,6 +110,20 @@ export async function plainOver(url: string, postgres: string): Promise<Subject>
 			await drop();
 		},
 	};
+}
+
+/** The stock adapter can't subscribe to a topic that is not there. */
+async function makeTopic(url: string, topic: string): Promise<void> {
+	const admin = new kafkajs.Kafka({
+		brokers: [new URL(url).host],
+		logCreator: () => () => undefined,
+	}).admin();
+	await admin.connect();
+	await admin.createTopics({
+		topics: [{ topic, numPartitions: PARTITIONS }],
+		waitForLeaders: true,
+	});
+	await admin.disconnect();
 }
 
 function stock(url: string): object {
