@@ -1,7 +1,8 @@
 // How fast the embedded coordinator store is, beside what SQLite itself gives on this disk:
-//   node bench/store.ts [--json] [--seconds 2]
+//   node bench/store.ts [--json] [--seconds 2] [--mongo mongodb://…]
 // Raw: rows of 200 bytes under group commit, on the main thread and in a worker. Store: groups
-// of one message through insert, decide with dispatch, and consumed.
+// of one message through insert, decide with dispatch, and consumed. With --mongo only the store in
+// that MongoDB is measured, in a database of its own, and the CPU is that of this process alone.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +10,8 @@ import { monitorEventLoopDelay } from "node:perf_hooks";
 import { parseArgs } from "node:util";
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads";
 
+import type { CoordinatorStore } from "../adapters/coordinator-store/index.ts";
+import { mongoCoordinatorStore } from "../adapters/coordinator-store/mongo.ts";
 import { sqliteCoordinatorStore } from "../adapters/coordinator-store/sqlite.ts";
 import { newGroupId, systemClock, systemRandom } from "../protocol/index.ts";
 import { grouped, rawTable } from "./raw.ts";
@@ -54,8 +57,27 @@ function rawInWorker(file: string): Subject {
 	};
 }
 
-async function store(file: string): Promise<Subject> {
-	const store = sqliteCoordinatorStore({ file });
+function sqlite(file: string): Promise<Subject> {
+	return threeSteps(sqliteCoordinatorStore({ file }));
+}
+
+function mongo(server: string): () => Promise<Subject> {
+	const url = new URL(server);
+	url.pathname = `/lottor-bench-${process.pid}`;
+	return async () => {
+		const subject = await threeSteps(mongoCoordinatorStore({ url: url.href }));
+		const close = async () => {
+			await subject.close();
+			const { MongoClient } = await import("mongodb");
+			const client = new MongoClient(url.href);
+			await client.db().dropDatabase();
+			await client.close();
+		};
+		return { ...subject, close };
+	};
+}
+
+async function threeSteps(store: CoordinatorStore): Promise<Subject> {
 	await store.open();
 	const content = JSON.stringify({ user: "x".repeat(160), role: "admin" });
 	const ready = new Map([["auth", { storeId: "b".repeat(32) }]]);
@@ -142,14 +164,21 @@ function median(runs: readonly Figures[]): Figures {
 
 async function main(): Promise<void> {
 	const { values } = parseArgs({
-		options: { json: { type: "boolean" }, seconds: { type: "string", default: "2" } },
+		options: {
+			json: { type: "boolean" },
+			seconds: { type: "string", default: "2" },
+			mongo: { type: "string" },
+		},
 	});
 	const seconds = Number(values.seconds);
-	const subjects: [string, (file: string) => Subject | Promise<Subject>][] = [
+	const embedded: [string, (file: string) => Subject | Promise<Subject>][] = [
 		["raw rows, main thread", rawOnMain],
 		["raw rows, worker", rawInWorker],
-		["store, three steps", store],
+		["store, three steps", sqlite],
 	];
+	const subjects = values.mongo
+		? [["MongoDB store, three steps", mongo(values.mongo)] as const]
+		: embedded;
 	const cases = subjects.flatMap(([what, make]) =>
 		CONCURRENT.map((concurrent) => ({ what, make, concurrent, runs: [] as Figures[] })),
 	);
