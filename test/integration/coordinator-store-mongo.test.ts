@@ -17,6 +17,7 @@ import { LottorAdmin } from "../../services/admin/index.ts";
 import { Coordinator } from "../../services/coordinator/index.ts";
 import { FaultProxy } from "../support/fault-proxy.ts";
 import { dispatchTo, newGroup } from "../support/groups.ts";
+import { TestCluster } from "../support/lottor.ts";
 import { http, portOf } from "../support/http.ts";
 import { dropDatabase, ownDatabase } from "../support/mongo-stores.ts";
 import { PrivateServer } from "../support/private-server.ts";
@@ -32,6 +33,10 @@ const cleanups: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
 	for (const clean of cleanups.splice(0).reverse()) await clean();
 });
+
+interface Sends {
+	auth: { "grant-role": { user: string } };
+}
 
 function fresh(fields: Partial<NewGroup> = {}): NewGroup {
 	return newGroup({ id: newGroupId(systemClock, systemRandom), ...fields });
@@ -211,6 +216,32 @@ withServer(mongodb, "coordinator store mongo on DocumentDB", (server) => {
 			const results = racing.flat().map(({ result }) => result);
 			expect(results.filter((result) => result === "created")).toHaveLength(1);
 			expect((await store.list({}, { limit: 10 })).items).toHaveLength(2);
+		});
+
+		test("a coordinator on it delivers, retries and completes", async () => {
+			const url = await database();
+			const cluster = new TestCluster();
+			cleanups.push(() => cluster.stop());
+			const broker = cluster.broker("node");
+			cluster.coordinator(broker, { store: url });
+			let tries = 0;
+			cluster.participant(broker, "auth", {
+				"grant-role": async () => {
+					if (++tries === 1) throw new Error("not yet");
+				},
+			});
+			const user = cluster.participant(broker, "user");
+			await broker.start();
+			const message = {
+				target: "auth",
+				type: "grant-role",
+				payload: { user: "ada" },
+			} as const;
+			const work = async (tx: { readonly group: string }) => tx.group;
+			const id = await cluster.reliable<Sends>(user).transaction(null, [message], work);
+			const { group } = await cluster.reached(id, "completed");
+			expect(group.messages[0]).toMatchObject({ state: "consumed", attempts: 1 });
+			expect(tries).toBe(2);
 		});
 
 		test("a purge that died halfway is ended by the next", async () => {
