@@ -42,7 +42,8 @@ import {
 	type LottorAdminOptions,
 	readAdminOptions,
 } from "./options.ts";
-import { invalidField, problemOf } from "./problem.ts";
+import { invalidField, problemOf, RequestRefused } from "./problem.ts";
+import { adminUi } from "./ui.ts";
 
 export type { AdminOidc, AdminToken, LottorAdminOptions } from "./options.ts";
 export type { Permission, Role } from "./api/index.ts";
@@ -73,6 +74,7 @@ const running = new WeakMap<Service, Running>();
  */
 export function LottorAdmin(options: LottorAdminOptions = {}): ServiceSchema<ApiSettingsSchema> {
 	const settings = readAdminOptions(options);
+	const ui = adminUi();
 	return {
 		name: "lottor-admin",
 		mixins: [ApiGateway],
@@ -108,6 +110,16 @@ export function LottorAdmin(options: LottorAdminOptions = {}): ServiceSchema<Api
 		events: {
 			[CHANGED_EVENT](this: Service, ctx: Context<ChangedNotice>) {
 				running.get(this)?.live.changed(ctx.params);
+			},
+		},
+		methods: {
+			/** What no route answers to is the UI's: its files, and its page for each of its addresses. */
+			send404(req: IncomingRequest, res: GatewayResponse): void {
+				ui.serve(req, res)
+					.then((served) => {
+						if (!served) sendProblem(req, res, notFound(req));
+					})
+					.catch((error: unknown) => sendProblem(req, res, error));
 			},
 		},
 		created(this: Service) {
@@ -317,6 +329,10 @@ function sendProblem(req: IncomingRequest, res: ServerResponse, error: unknown):
 	if (typeof retryAfter === "number") res.setHeader("Retry-After", String(retryAfter));
 	if (status === 401) res.setHeader("WWW-Authenticate", "Bearer");
 	sendJson(res, status, problem);
+}
+
+function notFound({ method }: IncomingRequest): RequestRefused {
+	return new RequestRefused(404, "NOT_FOUND", `There is nothing to ${method} here`);
 }
 
 function sendJson(res: ServerResponse, status: number, body: unknown): void {

@@ -15,30 +15,6 @@ const TYPES: Readonly<Record<string, string>> = {
 	".woff2": "font/woff2",
 };
 
-/** Everything comes from this host, and no text ever becomes a script. */
-const POLICY = [
-	"default-src 'none'",
-	"script-src 'self'",
-	"style-src 'self'",
-	// Places and widths that a component sets on its own elements.
-	"style-src-attr 'unsafe-inline'",
-	"img-src 'self'",
-	"font-src 'self'",
-	"connect-src 'self'",
-	"base-uri 'none'",
-	"form-action 'self'",
-	"frame-ancestors 'none'",
-	"require-trusted-types-for 'script'",
-	"trusted-types svelte-trusted-html",
-].join("; ");
-
-const HEADERS = {
-	"X-Content-Type-Options": "nosniff",
-	"Referrer-Policy": "no-referrer",
-	"Cross-Origin-Opener-Policy": "same-origin",
-	"Cross-Origin-Resource-Policy": "same-origin",
-};
-
 interface Asset {
 	readonly file: string;
 	readonly bytes: number;
@@ -57,13 +33,24 @@ export interface AdminUi {
 }
 
 /**
- * The files are listed once, and only what is listed is ever read: no path of a request reaches the
- * disk.
+ * A build's files are listed once, and only what is listed is ever read: no path of a request reaches
+ * the disk.
  *
  * @param build folder of the build. @default admin-ui/dist
  */
 export function adminUi(build: string = BUILD): AdminUi {
+	const index = join(build, "index.html");
 	let listed: Promise<ReadonlyMap<string, Asset>> | undefined;
+	let listedAt: number | undefined;
+
+	/** The page's text, or undefined where there is no build; another build than before is listed anew. */
+	async function page(): Promise<string | undefined> {
+		const found = await stat(index).catch(() => undefined);
+		if (found?.mtimeMs !== listedAt) listed = undefined;
+		listedAt = found?.mtimeMs;
+		return found && readFile(index, "utf8");
+	}
+
 	return {
 		async serve(req, res) {
 			if (req.method !== "GET" && req.method !== "HEAD") return false;
@@ -76,14 +63,8 @@ export function adminUi(build: string = BUILD): AdminUi {
 				return true;
 			}
 			if (!wantsPage(req)) return false;
-			const page = assets.get("/index.html");
-			if (!page) listed = undefined;
-			sendPage(
-				req,
-				res,
-				page ? await readFile(page.file, "utf8") : UNBUILT,
-				page ? 200 : 503,
-			);
+			const html = await page();
+			sendPage(req, res, html ?? UNBUILT, html === undefined ? 503 : 200);
 			return true;
 		},
 	};
@@ -113,7 +94,6 @@ function sendAsset(req: IncomingMessage, res: ServerResponse, path: string, asse
 	const zipped = /\bgzip\b/.test(String(req.headers["accept-encoding"] ?? ""));
 	const { file, bytes } = (zipped && asset.gzip) || asset;
 	res.writeHead(200, {
-		...HEADERS,
 		"Content-Type": TYPES[extname(path)],
 		"Content-Length": bytes,
 		...(asset.gzip && { Vary: "Accept-Encoding" }),
@@ -134,11 +114,9 @@ function sendAsset(req: IncomingMessage, res: ServerResponse, path: string, asse
 
 function sendPage(req: IncomingMessage, res: ServerResponse, html: string, status: number): void {
 	res.writeHead(status, {
-		...HEADERS,
 		"Content-Type": "text/html; charset=utf-8",
 		"Content-Length": Buffer.byteLength(html),
 		"Cache-Control": "no-cache",
-		"Content-Security-Policy": POLICY,
 	});
 	res.end(req.method === "HEAD" ? undefined : html);
 }

@@ -180,4 +180,9 @@ test("a configuration as lines", () => {
 		{ path: "e", value: "–" },
 		{ path: "f.0.g", value: "true" },
 	]);
+	expect(flatten({ keepCompleted: 604_800_000, maxPayload: 524_288, maxChecks: 15 })).toEqual([
+		{ path: "keepCompleted", value: "7 d" },
+		{ path: "maxPayload", value: "512 KiB" },
+		{ path: "maxChecks", value: "15" },
+	]);
 });

@@ -22,6 +22,14 @@ export const en = {
 	"audit.lead": "Every action of a person: who, when, why, and what came of it.",
 	"audit.none": "No action yet",
 	"audit.noneText": "Retries, edits, discards and decisions will be listed here.",
+	"audit.commit": "Commit",
+	"audit.discard": "Discard",
+	"audit.discardjob": "Discard many",
+	"audit.edit": "Edit payload",
+	"audit.recheck": "Ask again",
+	"audit.retry": "Retry",
+	"audit.retryjob": "Retry many",
+	"audit.rollback": "Roll back",
 	"audit.cancelJob": "Cancel a job",
 	"audit.commitGroup": "Commit a group",
 	"audit.discardMany": "Discard many messages",
@@ -38,6 +46,7 @@ export const en = {
 		"No coordinator answers. What you see is what was known last; this page comes back by itself.",
 	"banner.unreachable": "The server can't be reached. This page comes back by itself.",
 
+	"beat.now": "heard just now",
 	"beat.heard": "heard {span} ago",
 	"beat.silent": "does not answer",
 
@@ -72,8 +81,7 @@ export const en = {
 	"columns.remove": "Remove the column {path}",
 	"columns.title": "Columns",
 
-	"coordinators.lead":
-		"Each leads the groups that it holds a lease on; any of them can take over.",
+	"coordinators.lead": "They share the work, and each can take over from any other.",
 	"coordinators.none": "No coordinator lives",
 	"coordinators.noneText": "Messages wait in the store until one starts.",
 	"coordinators.notReady": "store unavailable",
@@ -221,6 +229,7 @@ export const en = {
 
 	"figure.consumed": "consumed",
 	"figure.failed": "failed",
+	"figure.inDoubt": "in doubt",
 	"figure.prepared": "prepared",
 	"figure.rolledBack": "rolled back",
 

@@ -23,6 +23,14 @@ export const zh: Catalogue = {
 	"audit.lead": "每一次人工操作：谁、何时、为何、结果如何。",
 	"audit.none": "还没有操作",
 	"audit.noneText": "重试、修改、丢弃和决定都会记录在这里。",
+	"audit.commit": "提交",
+	"audit.discard": "丢弃",
+	"audit.discardjob": "批量丢弃",
+	"audit.edit": "修改内容",
+	"audit.recheck": "再次回查",
+	"audit.retry": "重试",
+	"audit.retryjob": "批量重试",
+	"audit.rollback": "回滚",
 	"audit.cancelJob": "取消批量任务",
 	"audit.commitGroup": "提交事务组",
 	"audit.discardMany": "批量丢弃消息",
@@ -38,6 +46,7 @@ export const zh: Catalogue = {
 	"banner.coordinator": "没有协调器应答。当前显示的是最后已知的状态，恢复后页面会自动更新。",
 	"banner.unreachable": "无法连接服务器，恢复后页面会自动更新。",
 
+	"beat.now": "刚刚有心跳",
 	"beat.heard": "{span}前有心跳",
 	"beat.silent": "无应答",
 
@@ -67,7 +76,7 @@ export const zh: Catalogue = {
 	"columns.remove": "移除列 {path}",
 	"columns.title": "列",
 
-	"coordinators.lead": "每个协调器负责其持有租约的事务组，任何一个都可以接管。",
+	"coordinators.lead": "它们分担工作，任何一个都可以接管其他协调器。",
 	"coordinators.none": "没有存活的协调器",
 	"coordinators.noneText": "在协调器启动之前，消息在存储中等待。",
 	"coordinators.notReady": "存储不可用",
@@ -177,7 +186,7 @@ export const zh: Catalogue = {
 	"field.inFlight": "投递中",
 	"field.instance": "实例",
 	"field.latency": "延迟",
-	"field.leases": "负责数",
+	"field.leases": "负责比例",
 	"field.message": "消息",
 	"field.messages": "消息",
 	"field.next": "下次尝试",
@@ -211,6 +220,7 @@ export const zh: Catalogue = {
 
 	"figure.consumed": "消费",
 	"figure.failed": "失败",
+	"figure.inDoubt": "存疑",
 	"figure.prepared": "准备",
 	"figure.rolledBack": "回滚",
 

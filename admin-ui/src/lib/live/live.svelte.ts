@@ -48,6 +48,10 @@ export const live = {
 		state.paused = false;
 		join();
 	},
+	/** Has everything loaded anew, after what was missed. */
+	reset(): void {
+		emit("reset", {});
+	},
 	/** Listens as long as the component that calls it lives. */
 	on<Name extends EventName>(name: Name, handler: (data: EventData<Name>) => void): void {
 		onMount(() => {
