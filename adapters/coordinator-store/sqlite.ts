@@ -94,7 +94,7 @@ const CLAIM_PIECE = 100;
 
 /** A count takes this many rows in one go, and gives up after looking at so many. */
 const COUNT_PIECE = 2_000;
-const COUNT_SCAN = 20_000;
+const COUNT_SCAN = 8_000;
 
 /** Milliseconds between two tries to read or open while another process locks the file. */
 const RETRY_MS = 10;

@@ -1,0 +1,201 @@
+// How fast the admin service answers over a store that is full:
+//   npm run bench:admin -- [--json] [--groups 1000000] [--stores sqlite,mongodb] [--rounds 20]
+// Each query is a request over HTTP; its figure is the 95th percentile. The last line with --json is
+// {"ok","runs":[{"store","groups","query","p95_ms","bar_ms"}]}. MongoDB: MONGODB_URL, skipped without.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import type { AddressInfo, Server } from "node:net";
+import { ServiceBroker } from "moleculer";
+
+import {
+	type CoordinatorStore,
+	resolveCoordinatorStore,
+} from "../adapters/coordinator-store/index.ts";
+import { newStoreId, systemRandom } from "../protocol/index.ts";
+import { LottorAdmin, newAdminToken } from "../services/admin/index.ts";
+import { Coordinator } from "../services/coordinator/index.ts";
+import { seed, SEEDED_FIELDS } from "../scripts/seed/seed.ts";
+
+const LIST_BAR_MS = 100;
+const OVERVIEW_BAR_MS = 300;
+const SPAN_MS = 6 * 86_400_000;
+
+interface Run {
+	readonly store: string;
+	readonly groups: number;
+	readonly query: string;
+	readonly p95_ms: number;
+	readonly bar_ms: number;
+}
+
+/** Every list's first page, every filter, and the filters that suit no index. */
+function queriesOf(now: number): readonly (readonly [query: string, bar: number])[] {
+	const day = now - 86_400_000;
+	const lists = [
+		"groups",
+		"groups?total=true",
+		"groups?sort=oldest",
+		"groups?states=completed",
+		"groups?states=inDoubt",
+		"groups?states=prepared,committed&total=true",
+		"groups?source=user",
+		"groups?target=mail",
+		"groups?type=invoice",
+		"groups?errorCode=STOCK_TOO_LOW&total=true",
+		"groups?idPrefix=0",
+		"groups?conflict=true",
+		`groups?since=${day}&total=true`,
+		`groups?since=${day}&until=${day + 3_600_000}&states=completed&source=shop`,
+		"groups?text=ada7%40example.com",
+		"groups?text=o-4711",
+		"groups?text=mail&total=true",
+		"groups?text=nothing-has-this",
+		"groups?source=user&target=mail&total=true",
+		"groups?source=billing&target=ledger&type=post-entry&states=completed&conflict=false",
+		"groups?source=user&states=inDoubt&target=auth&sort=oldest",
+		"groups?fields=user.email,amount&limit=50",
+		"messages",
+		"messages?states=failed&total=true",
+		"messages?states=consumed&target=auth",
+		"messages?type=reserve&source=shop",
+		"messages?errorCode=CARD_DECLINED",
+		"messages?text=grace",
+		"messages?states=failed&source=user&type=invoice&total=true",
+		"messages/errors",
+		"facets",
+		"stats/rates",
+		"stats/daily?days=30",
+		"stats/services?days=30",
+		"audit",
+	].map((query) => [query, LIST_BAR_MS] as const);
+	return [["overview", OVERVIEW_BAR_MS], ...lists];
+}
+
+/** Where the figures of one kind of store come from. */
+interface Subject {
+	readonly name: string;
+	readonly url: string;
+	clean(): Promise<void>;
+}
+
+function sqlite(): Subject {
+	const folder = mkdtempSync(join(tmpdir(), "lottor-bench-admin-"));
+	return {
+		name: "sqlite",
+		url: `sqlite:${join(folder, "lottor.db")}`,
+		clean: async () => rmSync(folder, { recursive: true, force: true }),
+	};
+}
+
+function mongodb(): Subject | undefined {
+	const given = process.env["MONGODB_URL"];
+	if (!given) return undefined;
+	const url = new URL(given);
+	const database = `lottor_bench_${newStoreId(systemRandom).slice(0, 8)}`;
+	url.pathname = `/${database}`;
+	return {
+		name: "mongodb",
+		url: url.href,
+		async clean() {
+			const { MongoClient } = await import("mongodb");
+			const client = await MongoClient.connect(url.href);
+			await client.db(database).dropDatabase();
+			await client.close();
+		},
+	};
+}
+
+async function fill(url: string, groups: number, log: (text: string) => void): Promise<void> {
+	let now = Date.now() - SPAN_MS;
+	const clock = { now: () => now, after: () => ({ cancel: () => undefined }) };
+	const store: CoordinatorStore = resolveCoordinatorStore(url, "--stores", {
+		clock,
+		random: systemRandom,
+	});
+	await store.open();
+	const began = performance.now();
+	await seed(
+		store,
+		groups,
+		(done) => {
+			now = Math.round(Date.now() - SPAN_MS * (1 - done / groups));
+		},
+		(done) => {
+			if (done % 100_000 === 0) log(`  ${done} groups`);
+		},
+	);
+	await store.close();
+	log(`  filled in ${Math.round((performance.now() - began) / 1_000)} s`);
+}
+
+async function measure(subject: Subject, groups: number, rounds: number): Promise<Run[]> {
+	const broker = new ServiceBroker({ nodeID: "bench", logger: false });
+	// What was made up must stay as it is while it is looked at.
+	const never = "300d";
+	broker.createService(
+		Coordinator({
+			store: subject.url,
+			searchFields: SEEDED_FIELDS,
+			keepCompleted: never,
+			keepRolledBack: never,
+			pollInterval: "1h",
+		}),
+	);
+	const { token, entry } = newAdminToken("bench", "admin");
+	broker.createService(LottorAdmin({ port: 0, tokens: [entry] }));
+	await broker.start();
+	const { server } = broker.getLocalService("lottor-admin") as unknown as { server: Server };
+	const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}/api/`;
+	const runs: Run[] = [];
+	for (const [query, bar] of queriesOf(Date.now())) {
+		const times: number[] = [];
+		// The first one warms up.
+		for (let round = 0; round <= rounds; round++) {
+			const began = performance.now();
+			const headers = { Authorization: `Bearer ${token}` };
+			const answer = await fetch(base + query, { headers });
+			await answer.arrayBuffer();
+			if (!answer.ok) throw new Error(`GET ${query}: ${answer.status}`);
+			if (round > 0) times.push(performance.now() - began);
+		}
+		times.sort((a, b) => a - b);
+		const p95 = times[Math.ceil(times.length * 0.95) - 1] ?? 0;
+		const rounded = Math.round(p95 * 10) / 10;
+		runs.push({ store: subject.name, groups, query, p95_ms: rounded, bar_ms: bar });
+	}
+	await broker.stop();
+	return runs;
+}
+
+const { values } = parseArgs({
+	options: {
+		json: { type: "boolean", default: false },
+		groups: { type: "string", default: "1000000" },
+		stores: { type: "string", default: "sqlite,mongodb" },
+		rounds: { type: "string", default: "20" },
+	},
+});
+const log = (text: string) => {
+	if (!values.json) console.log(text);
+};
+const runs: Run[] = [];
+for (const name of values.stores.split(",")) {
+	const subject = name === "sqlite" ? sqlite() : name === "mongodb" ? mongodb() : undefined;
+	if (!subject) {
+		log(`${name} is left out: ${name === "mongodb" ? "MONGODB_URL is not set" : "unknown"}`);
+		continue;
+	}
+	log(name);
+	try {
+		await fill(subject.url, Number(values.groups), log);
+		runs.push(...(await measure(subject, Number(values.groups), Number(values.rounds))));
+	} finally {
+		await subject.clean();
+	}
+}
+const ok = runs.length > 0 && runs.every(({ p95_ms, bar_ms }) => p95_ms < bar_ms);
+if (values.json) console.log(JSON.stringify({ ok, runs }));
+else console.table(runs);
+process.exitCode = ok ? 0 : 1;
