@@ -1,4 +1,5 @@
 import type { ServiceBroker } from "moleculer";
+import type { FailureKind } from "../adapters/coordinator-store/contract.ts";
 import { type ItemAnswer, messageOf } from "../protocol/index.ts";
 import type { Client, GroupView } from "../services/coordinator/index.ts";
 
@@ -9,7 +10,12 @@ interface Row {
 interface Args {
 	readonly what: string;
 	readonly id?: string;
-	readonly options: { readonly state?: string; readonly limit?: string; readonly why?: string };
+	readonly options: {
+		readonly state?: string;
+		readonly limit?: string;
+		readonly why?: string;
+		readonly text?: string;
+	};
 }
 
 /** A command of Moleculer's REPL. */
@@ -61,6 +67,30 @@ const LOOKS: Readonly<Record<string, Look>> = {
 			items.map((message) => pick(message, ["id", "state", "target", "type", "attempts"])),
 		);
 	},
+	async failures(broker) {
+		const kinds = await broker.call<FailureKind[]>("lottor.failures");
+		console.table(
+			kinds.map(({ newest, ...kind }) => ({
+				...kind,
+				newest: newest.id,
+				error: newest.error?.message ?? null,
+			})),
+		);
+	},
+	async audit(broker, { options }) {
+		const limit = Number(options.limit ?? DEFAULT_LIMIT);
+		const { items } = await broker.call<Page, object>("lottor.audit.list", { limit });
+		console.table(
+			items.map((entry) => ({
+				at: new Date(entry["at"] as number).toISOString(),
+				...pick(entry, ["who", "action", "result", "subject", "why"]),
+			})),
+		);
+	},
+	/** Of the admin service of this process, where nobody is configured. */
+	async login(broker) {
+		console.log(await broker.call("lottor-admin.loginLink"));
+	},
 	async clients(broker) {
 		const clients = await broker.call<Client[]>("lottor.clients");
 		console.table(
@@ -98,7 +128,12 @@ export function lottorCommands(): ReplCommand[] {
 				},
 				{
 					option: "--limit <n>",
-					description: `groups, messages: how many (${DEFAULT_LIMIT})`,
+					description: `groups, messages, audit: how many (${DEFAULT_LIMIT})`,
+				},
+				{
+					option: "--text <text>",
+					description:
+						"groups, messages: part of an id, type, target, error or payload field",
 				},
 				{
 					option: "--why <reason>",
@@ -134,6 +169,7 @@ function query({ options }: Args): object {
 	return {
 		limit: Number(options.limit ?? DEFAULT_LIMIT),
 		...(options.state === undefined ? {} : { states: [options.state] }),
+		...(options.text === undefined ? {} : { text: options.text }),
 	};
 }
 

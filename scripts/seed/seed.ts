@@ -199,7 +199,7 @@ function changesOf({ id, messages }: NewGroup, end: End, random: Random): Change
 			maxChecks: 1,
 			doubtAfter: 3_600_000,
 		} as const;
-		return [{ id, event }];
+		return [{ id, epoch: 0, event }];
 	}
 	return messages.map((_, index): Change => {
 		const last = index === messages.length - 1;

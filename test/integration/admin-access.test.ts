@@ -518,6 +518,30 @@ describe("what browsers are told", () => {
 		}
 	});
 
+	test("the page to try the interface has no inline script or style, and asks nobody else", async () => {
+		const { as } = await start();
+		const files = await Promise.all(
+			["/api/docs", "/api/docs.js", "/api/docs.css"].map((path) => text(path)),
+		);
+		expect(files.map(({ type }) => type)).toEqual([
+			"text/html; charset=utf-8",
+			"text/javascript; charset=utf-8",
+			"text/css; charset=utf-8",
+		]);
+		const [page = "", script = "", style = ""] = files.map((file) => file.text);
+		expect(page).not.toMatch(/<script(?![^>]*\bsrc="\/)|<style|\bon\w+=|style=/);
+		expect(script).not.toMatch(/innerHTML|insertAdjacentHTML|document\.write|eval\(/);
+		for (const file of [page, script, style]) expect(file).not.toMatch(/https?:\/\//);
+		const { body } = await as("viewer")("GET /api/openapi.json");
+		expect(body).toMatchObject({ openapi: "3.1.0", info: { title: "Lottor" } });
+	});
+
+	async function text(path: string): Promise<{ type: string | null; text: string }> {
+		const headers = { authorization: `Bearer ${tokenOf("viewer")}` };
+		const answer = await fetch(`http://127.0.0.1:${admin.port}${path}`, { headers });
+		return { type: answer.headers.get("content-type"), text: await answer.text() };
+	}
+
 	test("health can be asked under any name", async () => {
 		const { send } = await start();
 		const headers = { host: "10.1.2.3:9666" };

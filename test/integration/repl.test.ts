@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, jest, test } from "@jest/globals";
 import { lottorCommands } from "../../repl/index.ts";
+import { LottorAdmin } from "../../services/admin/index.ts";
 import { reportOf, scripted, TestCoordinator } from "../support/coordinator.ts";
 
 let lottor: TestCoordinator;
@@ -52,6 +53,24 @@ test("a dead letter is discarded, with who and why", async () => {
 		by: "repl",
 		why: "a test",
 	});
+});
+
+test("failures, the audit log, and a search", async () => {
+	const id = await lottor.prepare([{}]);
+	await lottor.commit(id);
+	expect(await type("failures")).toContain(`${id}.0`);
+	expect(await type("groups", undefined, { text: id.slice(0, 20) })).toContain(id);
+	expect(await type("messages", undefined, { text: "nothing" })).not.toContain(id);
+	await type("discard", `${id}.0`, { why: "a test" });
+	const audit = await type("audit");
+	for (const part of ["repl", "discard", "a test", `${id}.0`]) expect(audit).toContain(part);
+});
+
+test("a login link of the admin service in the same process", async () => {
+	expect(await type("login")).toContain("'lottor-admin.loginLink' is not found");
+	lottor.broker.createService(LottorAdmin({ port: 0 }));
+	await lottor.broker.waitForServices("lottor-admin");
+	expect(await type("login")).toMatch(/http:\/\/localhost:\d+\/login\?code=/);
 });
 
 test("what can't be is said in one line", async () => {
