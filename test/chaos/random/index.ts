@@ -5,6 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
+import { BROKERS, ChaosBroker } from "./broker.ts";
 import { CoordinatorFile } from "./coordinator-file.ts";
 import { compare, type Verdict } from "./ledger.ts";
 import { Network } from "./network.ts";
@@ -23,11 +24,13 @@ in peace, and the databases are compared. Exits with 0 only if all is as the gua
   --seconds <n>    how long things go wrong (default 60)
   --seed <text>    what the schedule is made from (default: made up, and told)
   --guarantee <g>  transactional (default) or recorded: the participants' stores
+  --delivery <d>   direct (default), redis, nats, rabbitmq or kafka: a broker of the run's own
   --keep           keep databases and logs even if all is well
   --json           print the result as one line of JSON on stdout
   --help           show this`;
 
 const USAGE_ERROR = 2;
+const DIRECT = "direct";
 /** How long the rest may take once nothing goes wrong any more. */
 const SETTLE_MS = 90_000;
 /** Longer than any lease of the run. */
@@ -40,6 +43,7 @@ interface Options {
 	readonly seconds: number;
 	readonly seed: string;
 	readonly guarantee: Guarantee;
+	readonly delivery: string;
 	readonly keep: boolean;
 	readonly json: boolean;
 	readonly help: boolean;
@@ -51,6 +55,7 @@ function readOptions(): Options {
 			seconds: { type: "string", default: "60" },
 			seed: { type: "string", default: String(Date.now() % 1_000_000) },
 			guarantee: { type: "string", default: "transactional" },
+			delivery: { type: "string", default: DIRECT },
 			keep: { type: "boolean", default: false },
 			json: { type: "boolean", default: false },
 			help: { type: "boolean", default: false },
@@ -62,6 +67,9 @@ function readOptions(): Options {
 	if (guarantee !== "transactional" && guarantee !== "recorded") {
 		throw new Error("--guarantee must be transactional or recorded");
 	}
+	const ways = [DIRECT, ...BROKERS.map(({ name }) => name)];
+	if (!ways.includes(values.delivery))
+		throw new Error(`--delivery must be one of ${ways.join()}`);
 	return { ...values, seconds, guarantee };
 }
 
@@ -89,9 +97,16 @@ async function run(
 	tell: (text: string) => void,
 ): Promise<Outcome> {
 	const { seconds, seed, guarantee } = options;
+	const kind = BROKERS.find(({ name }) => name === options.delivery);
+	const broker = kind && (await ChaosBroker.start(kind));
+	const delivery = broker?.url ?? DIRECT;
 	const network = new Network<NodeName>();
-	const processes = new Processes({ folder, guarantee, seed, network, tell });
-	const interrupted = () => void processes.clear().finally(() => process.exit(130));
+	const processes = new Processes({ folder, guarantee, delivery, seed, network, tell });
+	const clear = async () => {
+		await processes.clear();
+		await broker?.dispose();
+	};
+	const interrupted = () => void clear().finally(() => process.exit(130));
 	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
 	let file: CoordinatorFile | undefined;
 	let progress: NodeJS.Timeout | undefined;
@@ -105,12 +120,17 @@ async function run(
 			tell(`${((Date.now() - start) / 1_000).toFixed(1)} s: ${states}`);
 		}, PROGRESS_MS);
 		processes.load(true);
-		const played = await storm(plan(seed, seconds, guarantee), seconds * 1_000, {
-			processes,
-			network,
-			killed: (node) => recovery.killed(node),
-			tell,
-		});
+		const played = await storm(
+			plan(seed, seconds, guarantee, broker !== undefined),
+			seconds * 1_000,
+			{
+				processes,
+				network,
+				broker,
+				killed: (node) => recovery.killed(node),
+				tell,
+			},
+		);
 		processes.load(false);
 		tell("Nothing goes wrong any more; waiting for the rest");
 		const quiet = await settled(stored);
@@ -121,7 +141,7 @@ async function run(
 		return { ...played, ...compare(folder, harmed), crashes, recovery: times, misbehaviour };
 	} finally {
 		clearInterval(progress);
-		await processes.clear();
+		await clear();
 		network.close();
 		file?.close();
 		process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
@@ -150,9 +170,9 @@ async function main(): Promise<number> {
 		return 0;
 	}
 	const tell = console.error;
-	const { seed, seconds, guarantee } = options;
+	const { seed, seconds, guarantee, delivery } = options;
 	const folder = mkdtempSync(join(tmpdir(), "lottor-chaos-"));
-	tell(`Seed ${seed}, ${seconds} s, ${guarantee} stores, in ${folder}`);
+	tell(`Seed ${seed}, ${seconds} s, ${guarantee} stores, delivery ${delivery}, in ${folder}`);
 	const outcome = await run(options, folder, tell).catch((error: unknown) => {
 		tell(`The run could not be made: ${messageOf(error)}`);
 	});
@@ -168,13 +188,14 @@ async function main(): Promise<number> {
 	return ok ? 0 : 1;
 }
 
-function resultOf({ seed, seconds, guarantee }: Options, outcome: Outcome, ok: boolean) {
+function resultOf({ seed, seconds, guarantee, delivery }: Options, outcome: Outcome, ok: boolean) {
 	const { transactions, faults, points, lost, phantom, doubles, inDoubt, unfinished } = outcome;
 	const { recovery, groups, effects, misbehaviour } = outcome;
 	return {
 		seed,
 		seconds,
 		guarantee,
+		delivery,
 		transactions,
 		groups,
 		effects,

@@ -7,6 +7,8 @@ export type Fault = { readonly at: number; readonly ms: number } &
 	/** Every process is killed at once. */
 	(
 		| { readonly kind: "blackout" }
+		/** The message broker is killed, and started again on its data. */
+		| { readonly kind: "broker" }
 		| { readonly kind: "kill" | "restart" | "pause" | "fullDisk"; readonly node: NodeName }
 		/** `after`: the COMMIT that is answered with an error has taken effect. */
 		| { readonly kind: "ioError"; readonly node: NodeName; readonly after: boolean }
@@ -29,7 +31,7 @@ export type Fault = { readonly at: number; readonly ms: number } &
 export type FaultKind = Fault["kind"];
 
 /** How often each kind comes, relative to the others. */
-const WEIGHTS: Record<FaultKind, number> = {
+const WEIGHTS: Record<Exclude<FaultKind, "broker">, number> = {
 	kill: 32,
 	restart: 6,
 	pause: 18,
@@ -41,26 +43,36 @@ const WEIGHTS: Record<FaultKind, number> = {
 	blackout: 2,
 };
 
+const BROKER_WEIGHT = 8;
 const FIRST_MS = 1_000;
 /** Mean time between two faults: several are under way at most times. */
 const EVERY_MS = 900;
 
-/** The whole schedule of a run: the same seed, length and guarantee give the same. */
-export function plan(seed: string, seconds: number, guarantee: Guarantee): Fault[] {
+/**
+ * The whole schedule of a run: the same arguments give the same.
+ *
+ * @param broker whether there is a message broker that can fail
+ */
+export function plan(seed: string, seconds: number, guarantee: Guarantee, broker = false): Fault[] {
+	const weights: Partial<Record<FaultKind, number>> = {
+		...WEIGHTS,
+		...(broker && { broker: BROKER_WEIGHT }),
+	};
 	const dice = new Dice(`plan ${seed} ${guarantee}`);
 	const faults: Fault[] = [];
 	for (let at = FIRST_MS; ; at += dice.between(EVERY_MS / 3, (EVERY_MS * 5) / 3)) {
 		if (at >= seconds * 1_000) return faults;
-		faults.push(fault(dice, at));
+		faults.push(fault(dice, dice.weighted(weights as Record<FaultKind, number>), at));
 	}
 }
 
-function fault(dice: Dice, at: number): Fault {
-	const kind = dice.weighted(WEIGHTS);
+function fault(dice: Dice, kind: FaultKind, at: number): Fault {
 	const node = dice.pick(NODES);
 	switch (kind) {
 		case "kill":
 			return { kind, at, node, ms: dice.between(200, 3_000) };
+		case "broker":
+			return { kind, at, ms: dice.between(500, 5_000) };
 		case "blackout":
 			return { kind, at, ms: dice.between(200, 1_000) };
 		case "restart":

@@ -28,6 +28,8 @@ interface Running {
 export interface Setting {
 	readonly folder: string;
 	readonly guarantee: Guarantee;
+	/** `direct`, or the broker's URL. */
+	readonly delivery: string;
 	readonly seed: string;
 	readonly network: Network<NodeName>;
 	readonly tell: (text: string) => void;
@@ -145,7 +147,7 @@ export class Processes {
 
 	#spawn(name: NodeName): void {
 		if (this.#over) return;
-		const { folder, guarantee, seed } = this.#setting;
+		const { folder, guarantee, delivery, seed } = this.#setting;
 		const start = (this.#starts.get(name) ?? 0) + 1;
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
@@ -153,6 +155,7 @@ export class Processes {
 			start: `${name} ${start}`,
 			folder,
 			guarantee,
+			delivery,
 			seed,
 			ports: this.#ports.get(name) ?? {},
 		};

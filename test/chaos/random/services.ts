@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Context, Errors, type Service, type ServiceSchema } from "moleculer";
 
 import { sqliteCoordinatorStore } from "../../../adapters/coordinator-store/index.ts";
+import type { DeliverySpec } from "../../../adapters/delivery/index.ts";
 import {
 	type ParticipantStore,
 	recordedSqliteStore,
@@ -28,6 +29,8 @@ export interface Surroundings {
 	/** Which start of which process it is. */
 	readonly start: string;
 	readonly guarantee: Guarantee;
+	/** `direct`, or the broker's URL. */
+	readonly delivery: string;
 	readonly dice: Dice;
 	readonly disk: Disk;
 }
@@ -60,9 +63,10 @@ const ORDER = "INSERT INTO orders (grp, targets) VALUES (?, ?)";
 const EFFECT = "INSERT INTO effects (message, grp, by) VALUES (?, ?, ?)";
 
 /** A coordinator with times that let a short run see all of the protocol. */
-export function coordinator({ folder, guarantee, disk }: Surroundings): ServiceSchema {
+export function coordinator({ folder, guarantee, delivery, disk }: Surroundings): ServiceSchema {
 	return Coordinator({
 		store: sqliteCoordinatorStore({ file: join(folder, "lottor.db"), connect: disk.connect }),
+		delivery: delivery as DeliverySpec,
 		checkAfter: CHECK_AFTER_MS,
 		checkMaxDelay: "5s",
 		maxChecks: guarantee === "recorded" ? 3 : 15,
@@ -124,7 +128,12 @@ export function consumer(name: string, around: Surroundings): ServiceSchema {
 	return {
 		name,
 		mixins: [
-			ReliableMessage({ store: books.store, prepareTimeout: "3s", handlerTimeout: "5s" }),
+			ReliableMessage({
+				store: books.store,
+				delivery: around.delivery,
+				prepareTimeout: "3s",
+				handlerTimeout: "5s",
+			}),
 		],
 		messages: {
 			note: { retryPolicy, handler: effect },

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
+import type { ChaosBroker } from "./broker.ts";
 import type { Network } from "./network.ts";
 import type { Fault } from "./plan.ts";
 import type { Processes } from "./processes.ts";
@@ -9,6 +10,7 @@ import { type NodeName, NODES } from "./words.ts";
 export interface Playground {
 	readonly processes: Processes;
 	readonly network: Network<NodeName>;
+	readonly broker: ChaosBroker | undefined;
 	readonly killed: (node: NodeName) => void;
 	readonly tell: (text: string) => void;
 }
@@ -50,14 +52,22 @@ export async function storm(
 
 /** One process, the two ends of a link, or all. */
 function placesOf(fault: Fault): readonly NodeName[] {
+	if (fault.kind === "broker") return [];
 	if ("peer" in fault) return [fault.node, fault.peer];
 	return "node" in fault ? [fault.node] : NODES;
 }
 
-async function play(fault: Fault, { processes, network, killed }: Playground): Promise<void> {
+async function play(
+	fault: Fault,
+	{ processes, network, broker, killed }: Playground,
+): Promise<void> {
 	const { ms } = fault;
 	if (fault.kind === "blackout") {
 		await Promise.all(NODES.map((name) => processes.kill(name, ms, () => killed(name))));
+		return;
+	}
+	if (fault.kind === "broker") {
+		await broker?.outage(ms);
 		return;
 	}
 	const { node } = fault;

@@ -33,6 +33,8 @@ export interface NodeOrders {
 	readonly start: string;
 	readonly folder: string;
 	readonly guarantee: Guarantee;
+	/** `direct`, or the broker's URL. */
+	readonly delivery: string;
 	readonly seed: string;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;
