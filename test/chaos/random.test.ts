@@ -71,9 +71,9 @@ describe("random chaos", () => {
 		expect(plan("a", 60, "transactional")).not.toEqual(plan("b", 60, "transactional"));
 	});
 
-	it("sees an effect that is lost, one that is doubled and one without its transaction", () => {
+	it("sees an effect that is lost, one that is doubled and one without its transaction", async () => {
 		const { folder } = run;
-		expect(compare(folder, new Set())).toMatchObject({ lost: 0, phantom: 0, doubles: 0 });
+		expect(await compare(folder, new Set())).toMatchObject({ lost: 0, phantom: 0, doubles: 0 });
 		const [first, second] = CONSUMERS.map(
 			(name) => new DatabaseSync(join(folder, `${name}.db`)),
 		);
@@ -84,7 +84,7 @@ describe("random chaos", () => {
 		first?.close();
 		second?.close();
 
-		const verdict = compare(folder, new Set());
+		const verdict = await compare(folder, new Set());
 		expect(verdict).toMatchObject({ lost: 1, phantom: 1, doubles: 1, unexplained: 1 });
 	});
 });

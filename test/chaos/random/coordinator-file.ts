@@ -25,12 +25,30 @@ export interface OpenGroup {
 	readonly createdAt: number;
 }
 
+type Awaitable<T> = T | Promise<T>;
+
+/** The coordinators' store, read from outside, without asking them. */
+export interface CoordinatorData {
+	/** What a coordinator had leased and was about to do. */
+	leasedBy(node: string): Awaitable<OpenGroup[]>;
+	/** What a producer had prepared and not decided. */
+	preparedBy(node: string): Awaitable<OpenGroup[]>;
+	one(id: string): Awaitable<OpenGroup | undefined>;
+	/** How many groups are not decided, delivering or leased (PROTOCOL, section 8, number 5). */
+	busy(): Awaitable<number>;
+	/** Groups by state. */
+	states(): Awaitable<Record<string, number>>;
+	groups(): Awaitable<StoredGroup[]>;
+	messages(): Awaitable<StoredMessage[]>;
+	close(): Awaitable<void>;
+}
+
 const OPEN = "SELECT id, version, state, source, created_at AS createdAt FROM lottor_groups";
 /** Work of a coordinator that will be due this soon was on its way when it died. */
-const SOON_MS = 2_000;
+export const SOON_MS = 2_000;
 
-/** Reads the coordinators' file from outside, without asking them. */
-export class CoordinatorFile {
+/** The coordinators' file. */
+export class CoordinatorFile implements CoordinatorData {
 	readonly #db: DatabaseSync;
 
 	/** The file must be there. */
@@ -42,14 +60,12 @@ export class CoordinatorFile {
 		this.#db.close();
 	}
 
-	/** What a coordinator had leased and was about to do. */
 	leasedBy(node: string): OpenGroup[] {
 		const where = "WHERE substr(lease_owner, 1, ?) = ? AND due_at < ?";
 		const values = [node.length + 1, `${node}|`, Date.now() + SOON_MS];
 		return this.#db.prepare(`${OPEN} ${where}`).all(...values) as unknown as OpenGroup[];
 	}
 
-	/** What a producer had prepared and not decided. */
 	preparedBy(node: string): OpenGroup[] {
 		const where = "WHERE state = 'prepared' AND owner_node = ?";
 		return this.#db.prepare(`${OPEN} ${where}`).all(node) as unknown as OpenGroup[];
@@ -59,7 +75,6 @@ export class CoordinatorFile {
 		return this.#db.prepare(`${OPEN} WHERE id = ?`).get(id) as unknown as OpenGroup | undefined;
 	}
 
-	/** Groups that are not decided, delivering or leased (PROTOCOL, section 8, number 5). */
 	busy(): number {
 		const row = this.#db
 			.prepare(
@@ -70,7 +85,6 @@ export class CoordinatorFile {
 		return Number(row?.["n"]);
 	}
 
-	/** Groups by state. */
 	states(): Record<string, number> {
 		const rows = this.#db
 			.prepare("SELECT state, count(*) AS n FROM lottor_groups GROUP BY state")

@@ -5,15 +5,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
-import { BROKERS, ChaosBroker } from "./broker.ts";
-import { CoordinatorFile } from "./coordinator-file.ts";
+import type { ServerKind } from "../../../scripts/servers/kind.ts";
+import { CoordinatorDatabase } from "./coordinator-database.ts";
+import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
 import { compare, type Verdict } from "./ledger.ts";
 import { Network } from "./network.ts";
-import { plan } from "./plan.ts";
+import { plan, type ServerFault } from "./plan.ts";
 import { Processes } from "./processes.ts";
 import { Recovery } from "./recovery.ts";
+import { BROKERS, ChaosServer, STORES } from "./servers.ts";
 import { type Played, storm } from "./storm.ts";
-import type { NodeName } from "./words.ts";
+import { type NodeName, SQLITE } from "./words.ts";
 
 const HELP = `npm run chaos -- [options]
 
@@ -25,6 +27,7 @@ in peace, and the databases are compared. Exits with 0 only if all is as the gua
   --seed <text>    what the schedule is made from (default: made up, and told)
   --guarantee <g>  transactional (default) or recorded: the participants' stores
   --delivery <d>   direct (default), redis, nats, rabbitmq or kafka: a broker of the run's own
+  --store <s>      sqlite (default), or mongodb: the coordinators' store, a server of the run's own
   --keep           keep databases and logs even if all is well
   --json           print the result as one line of JSON on stdout
   --help           show this`;
@@ -44,6 +47,7 @@ interface Options {
 	readonly seed: string;
 	readonly guarantee: Guarantee;
 	readonly delivery: string;
+	readonly store: string;
 	readonly keep: boolean;
 	readonly json: boolean;
 	readonly help: boolean;
@@ -56,6 +60,7 @@ function readOptions(): Options {
 			seed: { type: "string", default: String(Date.now() % 1_000_000) },
 			guarantee: { type: "string", default: "transactional" },
 			delivery: { type: "string", default: DIRECT },
+			store: { type: "string", default: SQLITE },
 			keep: { type: "boolean", default: false },
 			json: { type: "boolean", default: false },
 			help: { type: "boolean", default: false },
@@ -67,18 +72,27 @@ function readOptions(): Options {
 	if (guarantee !== "transactional" && guarantee !== "recorded") {
 		throw new Error("--guarantee must be transactional or recorded");
 	}
-	const ways = [DIRECT, ...BROKERS.map(({ name }) => name)];
-	if (!ways.includes(values.delivery))
-		throw new Error(`--delivery must be one of ${ways.join()}`);
+	mustBeOneOf(values.delivery, "delivery", [DIRECT, ...BROKERS.map(({ name }) => name)]);
+	mustBeOneOf(values.store, "store", [SQLITE, ...STORES.map(({ name }) => name)]);
 	return { ...values, seconds, guarantee };
 }
 
+function mustBeOneOf(value: string, option: string, known: readonly string[]): void {
+	if (!known.includes(value)) throw new Error(`--${option} must be one of ${known.join()}`);
+}
+
+/** Starts the server of this name; undefined for what needs none. */
+async function serverOf(kinds: readonly ServerKind[], name: string) {
+	const kind = kinds.find((one) => one.name === name);
+	return kind && (await ChaosServer.start(kind));
+}
+
 /** Waits until no group is under way. @returns whether it came to that */
-async function settled(file: CoordinatorFile): Promise<boolean> {
+async function settled(data: CoordinatorData): Promise<boolean> {
 	const end = Date.now() + SETTLE_MS;
 	for (let still = 0; still < STILL_MS; still += 100) {
 		if (Date.now() > end) return false;
-		if (file.busy() > 0) still = 0;
+		if ((await data.busy()) > 0) still = 0;
 		await sleep(100);
 	}
 	return true;
@@ -97,36 +111,49 @@ async function run(
 	tell: (text: string) => void,
 ): Promise<Outcome> {
 	const { seconds, seed, guarantee } = options;
-	const kind = BROKERS.find(({ name }) => name === options.delivery);
-	const broker = kind && (await ChaosBroker.start(kind));
-	const delivery = broker?.url ?? DIRECT;
+	const broker = await serverOf(BROKERS, options.delivery);
+	const store = await serverOf(STORES, options.store);
+	const servers = { ...(broker && { broker }), ...(store && { store }) };
 	const network = new Network<NodeName>();
-	const processes = new Processes({ folder, guarantee, delivery, seed, network, tell });
+	const processes = new Processes({
+		folder,
+		guarantee,
+		delivery: broker?.url ?? DIRECT,
+		store: store?.url ?? SQLITE,
+		seed,
+		network,
+		tell,
+	});
 	const clear = async () => {
 		await processes.clear();
-		await broker?.dispose();
+		await Promise.all([broker?.dispose(), store?.dispose()]);
 	};
 	const interrupted = () => void clear().finally(() => process.exit(130));
 	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
-	let file: CoordinatorFile | undefined;
+	let data: CoordinatorData | undefined;
 	let progress: NodeJS.Timeout | undefined;
 	try {
 		await processes.start();
-		const stored = (file = new CoordinatorFile(folder));
+		const stored = (data = store
+			? new CoordinatorDatabase(store.url)
+			: new CoordinatorFile(folder));
 		const recovery = new Recovery(processes, stored);
 		const start = Date.now();
-		progress = setInterval(() => {
-			const states = JSON.stringify(stored.states());
+		const progressed = async () => {
+			const states = JSON.stringify(await stored.states());
 			tell(`${((Date.now() - start) / 1_000).toFixed(1)} s: ${states}`);
+		};
+		progress = setInterval(() => {
+			progressed().catch(() => tell("The store can't be asked how far it is"));
 		}, PROGRESS_MS);
 		processes.load(true);
 		const played = await storm(
-			plan(seed, seconds, guarantee, broker !== undefined),
+			plan(seed, seconds, guarantee, Object.keys(servers) as ServerFault[]),
 			seconds * 1_000,
 			{
 				processes,
 				network,
-				broker,
+				servers,
 				killed: (node) => recovery.killed(node),
 				tell,
 			},
@@ -134,16 +161,17 @@ async function run(
 		processes.load(false);
 		tell("Nothing goes wrong any more; waiting for the rest");
 		const quiet = await settled(stored);
-		const times = recovery.stop();
+		const times = await recovery.stop();
 		tell(quiet ? "All is quiet; ending the processes" : "It does not get quiet");
 		await processes.stop();
 		const { crashes, harmed, misbehaviour } = processes;
-		return { ...played, ...compare(folder, harmed), crashes, recovery: times, misbehaviour };
+		const verdict = await compare(folder, harmed, stored);
+		return { ...played, ...verdict, crashes, recovery: times, misbehaviour };
 	} finally {
 		clearInterval(progress);
+		await data?.close();
 		await clear();
 		network.close();
-		file?.close();
 		process.off("SIGINT", interrupted).off("SIGTERM", interrupted);
 	}
 }
@@ -170,9 +198,11 @@ async function main(): Promise<number> {
 		return 0;
 	}
 	const tell = console.error;
-	const { seed, seconds, guarantee, delivery } = options;
+	const { seed, seconds, guarantee, delivery, store } = options;
 	const folder = mkdtempSync(join(tmpdir(), "lottor-chaos-"));
-	tell(`Seed ${seed}, ${seconds} s, ${guarantee} stores, delivery ${delivery}, in ${folder}`);
+	tell(
+		`Seed ${seed}, ${seconds} s, ${guarantee} stores, store ${store}, delivery ${delivery}, in ${folder}`,
+	);
 	const outcome = await run(options, folder, tell).catch((error: unknown) => {
 		tell(`The run could not be made: ${messageOf(error)}`);
 	});
@@ -188,13 +218,18 @@ async function main(): Promise<number> {
 	return ok ? 0 : 1;
 }
 
-function resultOf({ seed, seconds, guarantee, delivery }: Options, outcome: Outcome, ok: boolean) {
+function resultOf(
+	{ seed, seconds, guarantee, store, delivery }: Options,
+	outcome: Outcome,
+	ok: boolean,
+) {
 	const { transactions, faults, points, lost, phantom, doubles, inDoubt, unfinished } = outcome;
 	const { recovery, groups, effects, misbehaviour } = outcome;
 	return {
 		seed,
 		seconds,
 		guarantee,
+		store,
 		delivery,
 		transactions,
 		groups,

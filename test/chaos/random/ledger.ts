@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
-import { CoordinatorFile } from "./coordinator-file.ts";
+import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
 import { type CallerSaw, CONSUMERS, NODES, PRODUCERS, THROWN } from "./words.ts";
 
 /** What the databases say when all is over, compared. */
@@ -40,17 +40,23 @@ interface Effect {
  * Reads all files of a run whose processes have ended, and compares them.
  *
  * @param harmed starts of processes that were killed, or whose disk failed
+ * @param data the coordinators' store, where it is not the file in the folder; stays open
  */
-export function compare(folder: string, harmed: ReadonlySet<string>): Verdict {
+export async function compare(
+	folder: string,
+	harmed: ReadonlySet<string>,
+	data?: CoordinatorData,
+): Promise<Verdict> {
 	const findings: string[] = [];
-	const file = new CoordinatorFile(folder);
-	const states = new Map(file.groups().map(({ id, state }) => [id, state]));
-	const messages = new Map(file.messages().map((message) => [message.id, message]));
-	const groups = file.states();
-	for (const { id, conflict } of file.groups()) {
+	const stored = data ?? new CoordinatorFile(folder);
+	const all = await stored.groups();
+	const states = new Map(all.map(({ id, state }) => [id, state]));
+	const messages = new Map((await stored.messages()).map((message) => [message.id, message]));
+	const groups = await stored.states();
+	for (const { id, conflict } of all) {
 		if (conflict !== null) findings.push(`group ${id} is in conflict: ${conflict}`);
 	}
-	file.close();
+	if (!data) await stored.close();
 	const rows = readRows(folder);
 	const effects = readEffects(folder);
 

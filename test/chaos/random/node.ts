@@ -24,10 +24,10 @@ import {
 const CALLERS = 4;
 
 const orders = JSON.parse(process.argv[2] ?? "{}") as NodeOrders;
-const { name, start, folder, guarantee, delivery, seed, ports } = orders;
+const { name, start, folder, guarantee, delivery, store, seed, ports } = orders;
 const dice = new Dice(`${seed} ${start}`);
 const disk = new Disk();
-const around = { start, folder, guarantee, delivery, dice, disk };
+const around = { start, folder, guarantee, delivery, store, dice, disk };
 
 const broker = new ServiceBroker({
 	nodeID: name,

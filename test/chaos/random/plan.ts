@@ -7,8 +7,9 @@ export type Fault = { readonly at: number; readonly ms: number } &
 	/** Every process is killed at once. */
 	(
 		| { readonly kind: "blackout" }
-		/** The message broker is killed, and started again on its data. */
+		/** A server is killed, and started again on its data. */
 		| { readonly kind: "broker" }
+		| { readonly kind: "store" }
 		| { readonly kind: "kill" | "restart" | "pause" | "fullDisk"; readonly node: NodeName }
 		/** `after`: the COMMIT that is answered with an error has taken effect. */
 		| { readonly kind: "ioError"; readonly node: NodeName; readonly after: boolean }
@@ -30,8 +31,11 @@ export type Fault = { readonly at: number; readonly ms: number } &
 
 export type FaultKind = Fault["kind"];
 
+/** The message broker, and the coordinators' store where it is no file. */
+export type ServerFault = Extract<FaultKind, "broker" | "store">;
+
 /** How often each kind comes, relative to the others. */
-const WEIGHTS: Record<Exclude<FaultKind, "broker">, number> = {
+const WEIGHTS: Record<Exclude<FaultKind, ServerFault>, number> = {
 	kill: 32,
 	restart: 6,
 	pause: 18,
@@ -43,7 +47,7 @@ const WEIGHTS: Record<Exclude<FaultKind, "broker">, number> = {
 	blackout: 2,
 };
 
-const BROKER_WEIGHT = 8;
+const SERVER_WEIGHT = 8;
 const FIRST_MS = 1_000;
 /** Mean time between two faults: several are under way at most times. */
 const EVERY_MS = 900;
@@ -51,12 +55,17 @@ const EVERY_MS = 900;
 /**
  * The whole schedule of a run: the same arguments give the same.
  *
- * @param broker whether there is a message broker that can fail
+ * @param servers what servers there are that can fail
  */
-export function plan(seed: string, seconds: number, guarantee: Guarantee, broker = false): Fault[] {
+export function plan(
+	seed: string,
+	seconds: number,
+	guarantee: Guarantee,
+	servers: readonly ServerFault[] = [],
+): Fault[] {
 	const weights: Partial<Record<FaultKind, number>> = {
 		...WEIGHTS,
-		...(broker && { broker: BROKER_WEIGHT }),
+		...Object.fromEntries(servers.map((server) => [server, SERVER_WEIGHT])),
 	};
 	const dice = new Dice(`plan ${seed} ${guarantee}`);
 	const faults: Fault[] = [];
@@ -72,6 +81,7 @@ function fault(dice: Dice, kind: FaultKind, at: number): Fault {
 		case "kill":
 			return { kind, at, node, ms: dice.between(200, 3_000) };
 		case "broker":
+		case "store":
 			return { kind, at, ms: dice.between(500, 5_000) };
 		case "blackout":
 			return { kind, at, ms: dice.between(200, 1_000) };

@@ -30,6 +30,8 @@ export interface Setting {
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
 	readonly delivery: string;
+	/** `sqlite`, or the URL of the coordinators' store. */
+	readonly store: string;
 	readonly seed: string;
 	readonly network: Network<NodeName>;
 	readonly tell: (text: string) => void;
@@ -87,7 +89,7 @@ export class Processes {
 	}
 
 	/** SIGKILL; starts it again after `ms`. `killed` is called in between. */
-	async kill(name: NodeName, ms: number, killed: () => void): Promise<void> {
+	async kill(name: NodeName, ms: number, killed: () => Promise<void>): Promise<void> {
 		const running = this.#running.get(name);
 		if (!running) return;
 		this.crashes++;
@@ -95,7 +97,7 @@ export class Processes {
 		this.#forget(name, running);
 		running.child.kill("SIGKILL");
 		await running.exited;
-		killed();
+		await killed();
 		await sleep(ms);
 		this.#spawn(name);
 		await this.ready(name);
@@ -147,7 +149,7 @@ export class Processes {
 
 	#spawn(name: NodeName): void {
 		if (this.#over) return;
-		const { folder, guarantee, delivery, seed } = this.#setting;
+		const { folder, guarantee, delivery, store, seed } = this.#setting;
 		const start = (this.#starts.get(name) ?? 0) + 1;
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
@@ -156,6 +158,7 @@ export class Processes {
 			folder,
 			guarantee,
 			delivery,
+			store,
 			seed,
 			ports: this.#ports.get(name) ?? {},
 		};

@@ -1,4 +1,4 @@
-import type { CoordinatorFile, OpenGroup } from "./coordinator-file.ts";
+import type { CoordinatorData, OpenGroup } from "./coordinator-file.ts";
 import type { Processes } from "./processes.ts";
 import { CHECK_AFTER_MS, COORDINATORS, type NodeName, NODES, SERVICES } from "./words.ts";
 
@@ -23,40 +23,47 @@ interface Kill {
  */
 export class Recovery {
 	readonly #processes: Processes;
-	readonly #file: CoordinatorFile;
+	readonly #data: CoordinatorData;
 	readonly #kills: Kill[] = [];
-	#waiting: Waiting[] = [];
+	readonly #waiting: Waiting[] = [];
+	#polling: Promise<void> | undefined;
 	#last = Date.now();
 	readonly #timer: NodeJS.Timeout;
 
-	constructor(processes: Processes, file: CoordinatorFile) {
+	constructor(processes: Processes, data: CoordinatorData) {
 		this.#processes = processes;
-		this.#file = file;
-		this.#timer = setInterval(() => this.#poll(), POLL_MS);
+		this.#data = data;
+		this.#timer = setInterval(() => void this.#poll(), POLL_MS);
 	}
 
-	/** Notes what the process leaves that was just killed. */
-	killed(node: NodeName): void {
-		const kill = { longest: -1 };
+	/** Notes what the process leaves that was just killed; nothing while the store is away. */
+	async killed(node: NodeName): Promise<void> {
 		const now = Date.now();
-		if (COORDINATORS.includes(node)) {
-			for (const group of this.#file.leasedBy(node)) {
+		try {
+			const isCoordinator = COORDINATORS.includes(node);
+			const leased = isCoordinator ? await this.#data.leasedBy(node) : [];
+			const prepared = await this.#data.preparedBy(node);
+			const kill = { longest: -1 };
+			for (const group of leased) {
 				const done = ({ version }: OpenGroup) => version !== group.version;
 				this.#waiting.push({ group, kill, from: now, done, waited: 0 });
 			}
+			for (const group of prepared) {
+				const from = Math.max(now, group.createdAt + CHECK_AFTER_MS);
+				const done = ({ state }: OpenGroup) => state !== "prepared";
+				this.#waiting.push({ group, kill, from, done, waited: 0 });
+			}
+			this.#kills.push(kill);
+		} catch {
+			// Nobody can go on without the store, either.
 		}
-		for (const group of this.#file.preparedBy(node)) {
-			const from = Math.max(now, group.createdAt + CHECK_AFTER_MS);
-			const done = ({ state }: OpenGroup) => state !== "prepared";
-			this.#waiting.push({ group, kill, from, done, waited: 0 });
-		}
-		this.#kills.push(kill);
 	}
 
 	/** @returns the times of all kills that left something, sorted, in milliseconds */
-	stop(): number[] {
+	async stop(): Promise<number[]> {
 		clearInterval(this.#timer);
-		this.#poll();
+		await this.#polling;
+		await this.#poll();
 		for (const { kill } of this.#waiting) kill.longest = Number.POSITIVE_INFINITY;
 		return this.#kills
 			.map(({ longest }) => longest)
@@ -64,17 +71,29 @@ export class Recovery {
 			.sort((a, b) => a - b);
 	}
 
-	#poll(): void {
+	/** One poll after the other: a store may answer slowly. */
+	#poll(): Promise<void> {
+		this.#polling ??= this.#look().finally(() => (this.#polling = undefined));
+		return this.#polling;
+	}
+
+	async #look(): Promise<void> {
 		const now = Date.now();
 		const since = this.#last;
-		this.#last = now;
-		this.#waiting = this.#waiting.filter((one) => {
-			const stands = this.#file.one(one.group.id);
-			const over = !stands || one.done(stands);
-			if (this.#canGoOn(one)) one.waited += Math.max(now - Math.max(since, one.from), 0);
-			if (over) one.kill.longest = Math.max(one.kill.longest, one.waited);
-			return !over;
-		});
+		try {
+			for (const one of [...this.#waiting]) {
+				const stands = await this.#data.one(one.group.id);
+				const over = !stands || one.done(stands);
+				if (this.#canGoOn(one)) one.waited += Math.max(now - Math.max(since, one.from), 0);
+				if (!over) continue;
+				one.kill.longest = Math.max(one.kill.longest, one.waited);
+				this.#waiting.splice(this.#waiting.indexOf(one), 1);
+			}
+			this.#last = now;
+		} catch {
+			// The store is away: this time does not count.
+			this.#last = Date.now();
+		}
 	}
 
 	#canGoOn({ group }: Waiting): boolean {

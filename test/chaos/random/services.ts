@@ -21,7 +21,7 @@ import { type Guarantee, systemClock, systemRandom } from "../../../protocol/ind
 import { Coordinator } from "../../../services/coordinator/index.ts";
 import type { Dice } from "./dice.ts";
 import type { Disk } from "./disk.ts";
-import { CHECK_AFTER_MS, CONSUMERS, THROWN } from "./words.ts";
+import { CHECK_AFTER_MS, CONSUMERS, SQLITE, THROWN } from "./words.ts";
 
 /** What its process gives a service. */
 export interface Surroundings {
@@ -31,6 +31,8 @@ export interface Surroundings {
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
 	readonly delivery: string;
+	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
+	readonly store: string;
 	readonly dice: Dice;
 	readonly disk: Disk;
 }
@@ -63,9 +65,18 @@ const ORDER = "INSERT INTO orders (grp, targets) VALUES (?, ?)";
 const EFFECT = "INSERT INTO effects (message, grp, by) VALUES (?, ?, ?)";
 
 /** A coordinator with times that let a short run see all of the protocol. */
-export function coordinator({ folder, guarantee, delivery, disk }: Surroundings): ServiceSchema {
+export function coordinator({
+	folder,
+	guarantee,
+	delivery,
+	store,
+	disk,
+}: Surroundings): ServiceSchema {
 	return Coordinator({
-		store: sqliteCoordinatorStore({ file: join(folder, "lottor.db"), connect: disk.connect }),
+		store:
+			store === SQLITE
+				? sqliteCoordinatorStore({ file: join(folder, "lottor.db"), connect: disk.connect })
+				: store,
 		delivery: delivery as DeliverySpec,
 		checkAfter: CHECK_AFTER_MS,
 		checkMaxDelay: "5s",

@@ -1,17 +1,18 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-import type { ChaosBroker } from "./broker.ts";
 import type { Network } from "./network.ts";
-import type { Fault } from "./plan.ts";
+import type { Fault, ServerFault } from "./plan.ts";
 import type { Processes } from "./processes.ts";
+import type { ChaosServer } from "./servers.ts";
 import { type NodeName, NODES } from "./words.ts";
 
 /** What the schedule is played on. */
 export interface Playground {
 	readonly processes: Processes;
 	readonly network: Network<NodeName>;
-	readonly broker: ChaosBroker | undefined;
-	readonly killed: (node: NodeName) => void;
+	readonly servers: Readonly<Partial<Record<ServerFault, ChaosServer>>>;
+	/** Called between the kill and the next start. */
+	readonly killed: (node: NodeName) => Promise<void>;
 	readonly tell: (text: string) => void;
 }
 
@@ -52,22 +53,22 @@ export async function storm(
 
 /** One process, the two ends of a link, or all. */
 function placesOf(fault: Fault): readonly NodeName[] {
-	if (fault.kind === "broker") return [];
+	if (fault.kind === "broker" || fault.kind === "store") return [];
 	if ("peer" in fault) return [fault.node, fault.peer];
 	return "node" in fault ? [fault.node] : NODES;
 }
 
 async function play(
 	fault: Fault,
-	{ processes, network, broker, killed }: Playground,
+	{ processes, network, servers, killed }: Playground,
 ): Promise<void> {
 	const { ms } = fault;
 	if (fault.kind === "blackout") {
 		await Promise.all(NODES.map((name) => processes.kill(name, ms, () => killed(name))));
 		return;
 	}
-	if (fault.kind === "broker") {
-		await broker?.outage(ms);
+	if (fault.kind === "broker" || fault.kind === "store") {
+		await servers[fault.kind]?.outage(ms);
 		return;
 	}
 	const { node } = fault;

@@ -23,6 +23,9 @@ export const SERVICES: Partial<Record<NodeName, readonly string[]>> = {
 export const PRODUCERS = ["shop1", "shop2", "shop3", "desk"];
 export const CONSUMERS = ["ledger1", "ledger2", "ledger3", "mail"];
 
+/** The coordinators' store is a file that both have open. */
+export const SQLITE = "sqlite";
+
 /** How long a prepared group waits for its first check-back. */
 export const CHECK_AFTER_MS = 1_000;
 
@@ -35,6 +38,8 @@ export interface NodeOrders {
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
 	readonly delivery: string;
+	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
+	readonly store: string;
 	readonly seed: string;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { kafka } from "../../../scripts/servers/kafka.ts";
 import type { ServerKind } from "../../../scripts/servers/kind.ts";
+import { mongodb } from "../../../scripts/servers/mongodb.ts";
 import { nats } from "../../../scripts/servers/nats.ts";
 import { rabbitmq } from "../../../scripts/servers/rabbitmq.ts";
 import { redis } from "../../../scripts/servers/redis.ts";
@@ -10,8 +11,11 @@ import { PrivateServer } from "../../support/private-server.ts";
 /** Brokers that a run can have; one line each. */
 export const BROKERS: readonly ServerKind[] = [redis, nats, rabbitmq, kafka];
 
-/** The message broker of a run: a server of its own, which fails. */
-export class ChaosBroker {
+/** Servers that can be the coordinators' store; one line each. */
+export const STORES: readonly ServerKind[] = [mongodb];
+
+/** A broker or a store of a run: a server of its own, which fails. */
+export class ChaosServer {
 	readonly #server: PrivateServer;
 	#outages: Promise<void> = Promise.resolve();
 
@@ -19,8 +23,8 @@ export class ChaosBroker {
 		this.#server = server;
 	}
 
-	static async start(kind: ServerKind): Promise<ChaosBroker> {
-		return new ChaosBroker(await PrivateServer.start(kind));
+	static async start(kind: ServerKind): Promise<ChaosServer> {
+		return new ChaosServer(await PrivateServer.start(kind));
 	}
 
 	get url(): string {

@@ -1,0 +1,101 @@
+import { MongoClient } from "mongodb";
+
+import {
+	type CoordinatorData,
+	type OpenGroup,
+	SOON_MS,
+	type StoredGroup,
+	type StoredMessage,
+} from "./coordinator-file.ts";
+
+/** What this reads of a message in its group's document. */
+interface MessageDocument {
+	readonly target: string;
+	readonly state: string;
+	readonly error: { readonly code: string } | null;
+}
+
+/** What this reads of a group's document. */
+interface GroupDocument {
+	readonly _id: string;
+	readonly version: number;
+	readonly state: string;
+	readonly source: string;
+	readonly createdAt: number;
+	readonly conflict: string | null;
+	/** By place. */
+	readonly messages: Readonly<Record<string, MessageDocument>>;
+}
+
+/** The coordinators' database on a server of MongoDB's protocol, whose clock is this machine's. */
+export class CoordinatorDatabase implements CoordinatorData {
+	readonly #client: MongoClient;
+	readonly #groups;
+
+	constructor(url: string) {
+		this.#client = new MongoClient(url, { serverSelectionTimeoutMS: 2_000 });
+		this.#groups = this.#client.db("lottor").collection<GroupDocument>("lottor_groups");
+	}
+
+	close(): Promise<void> {
+		return this.#client.close();
+	}
+
+	leasedBy(node: string): Promise<OpenGroup[]> {
+		const soon = Date.now() + SOON_MS;
+		return this.#open({ leaseOwner: { $regex: `^${node}[|]` }, "due.at": { $lt: soon } });
+	}
+
+	preparedBy(node: string): Promise<OpenGroup[]> {
+		return this.#open({ state: "prepared", "owner.nodeID": node });
+	}
+
+	async one(id: string): Promise<OpenGroup | undefined> {
+		const [found] = await this.#open({ _id: id });
+		return found;
+	}
+
+	async busy(): Promise<number> {
+		const undecided = await this.#open({ state: { $in: ["prepared", "committed"] } });
+		const leased = await this.#open({
+			leaseOwner: { $ne: null },
+			due: { $exists: true },
+			leaseUntil: { $gt: Date.now() },
+		});
+		return new Set([...undecided, ...leased].map(({ id }) => id)).size;
+	}
+
+	async states(): Promise<Record<string, number>> {
+		const states: Record<string, number> = {};
+		for (const { state } of await this.groups()) states[state] = (states[state] ?? 0) + 1;
+		return states;
+	}
+
+	async groups(): Promise<StoredGroup[]> {
+		const documents = await this.#groups.find({}).toArray();
+		return documents.map(({ _id, state, conflict }) => ({ id: _id, state, conflict }));
+	}
+
+	async messages(): Promise<StoredMessage[]> {
+		const documents = await this.#groups.find({}).toArray();
+		return documents.flatMap(({ _id, messages }) =>
+			Object.entries(messages).map(([index, { target, state, error }]) => ({
+				id: `${_id}.${index}`,
+				target,
+				state,
+				error: error?.code ?? null,
+			})),
+		);
+	}
+
+	async #open(filter: object): Promise<OpenGroup[]> {
+		const documents = await this.#groups.find(filter).toArray();
+		return documents.map(({ _id, version, state, source, createdAt }) => ({
+			id: _id,
+			version,
+			state,
+			source,
+			createdAt,
+		}));
+	}
+}
