@@ -92,7 +92,9 @@ async function settled(data: CoordinatorData): Promise<boolean> {
 	const end = Date.now() + SETTLE_MS;
 	for (let still = 0; still < STILL_MS; still += 100) {
 		if (Date.now() > end) return false;
-		if ((await data.busy()) > 0) still = 0;
+		// A store that is not back yet has everything still before it.
+		const busy = await Promise.resolve(data.busy()).catch(() => Infinity);
+		if (busy > 0) still = 0;
 		await sleep(100);
 	}
 	return true;
