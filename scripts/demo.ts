@@ -7,14 +7,17 @@ import { messageOf } from "../protocol/index.ts";
 import { readBroker, readNetwork } from "../services/settings.ts";
 import { Cluster } from "./demo/cluster.ts";
 import { announcement, details, type Played, table } from "./demo/report.ts";
-import { type Scenario, SCENARIOS } from "./demo/scenarios.ts";
+import { makeDatabases } from "./demo/databases.ts";
+import { expectedOf, type Scenario, SCENARIOS } from "./demo/scenarios.ts";
 import { Stage } from "./demo/stage.ts";
+import { Stored } from "./demo/stored.ts";
+import { PLACE_SCHEMES, schemeOf } from "./places.ts";
 
 const HELP = `npm run demo -- [options]
 
 Plays what can go wrong between a producer, the coordinator and its consumers, with real processes
 that are killed, and looks at what the databases have afterwards. Everything runs in a temporary
-folder and on free ports. Exits with 0 only if every scenario ends as its store's guarantee says.
+folder, on free ports, and in databases of its own. Exits with 0 only if every scenario ends as its store's guarantee says.
 
   --only <name>        play this scenario; may be given several times
   --json               tell the progress on stderr, and the result as one line of JSON on stdout
@@ -22,11 +25,16 @@ folder and on free ports. Exits with 0 only if every scenario ends as its store'
   --discoverer <url>   how they find each other: consul://…, zookeeper://…, eureka://…, etcd3://…,
                        redis://…; needs --transporter
   --broker <url>       what delivers the messages: amqp://…, kafka://…, nats://…, redis://…; else calls
+  --coordinator-store <url>  where the coordinator keeps its groups: mongodb://…; else SQLite
+  --participant-store <url>  where the services keep theirs: mongodb://…, postgres://…, mysql://…,
+                       redis://…; else SQLite. Each gets a database of its own there, which is
+                       removed afterwards
   --help               show this
 
 scenarios: ${SCENARIOS.map(({ name }) => name).join(", ")}`;
 
 const USAGE_ERROR = 2;
+const COORDINATOR_SCHEMES = ["mongodb", "mongodb+srv"];
 
 function readArguments() {
 	const { values } = parseArgs({
@@ -36,6 +44,8 @@ function readArguments() {
 			transporter: { type: "string" },
 			discoverer: { type: "string" },
 			broker: { type: "string" },
+			"coordinator-store": { type: "string" },
+			"participant-store": { type: "string" },
 			help: { type: "boolean", default: false },
 		},
 	});
@@ -45,6 +55,10 @@ function readArguments() {
 			throw new Error(`There is no scenario "${name}"`);
 		}
 	}
+	const servers = {
+		coordinator: readServer(values, "coordinator-store", COORDINATOR_SCHEMES),
+		participants: readServer(values, "participant-store", PLACE_SCHEMES),
+	};
 	const { transporter, discoverer } = readNetwork(values.transporter, values.discoverer, [
 		"--transporter",
 		"--discoverer",
@@ -55,13 +69,25 @@ function readArguments() {
 	const apart = transporter !== undefined || values.broker !== undefined;
 	return {
 		...values,
+		servers,
 		scenarios: SCENARIOS.filter(({ name }) => wanted.includes(name)),
 		network: { transporter, discoverer, delivery, namespace: apart ? namespace : "" },
 	};
 }
 
-async function play(scenario: Scenario, cluster: Cluster): Promise<Played> {
-	const stage = new Stage(cluster);
+/** @throws when the URL is of no server that the demo can use. It is not shown: it may hold a secret. */
+function readServer<Name extends string>(
+	values: Readonly<Partial<Record<Name, string | undefined>>>,
+	name: Name,
+	schemes: readonly string[],
+): string | undefined {
+	const url = values[name];
+	if (url === undefined || schemes.includes(schemeOf(url))) return url;
+	throw new Error(`--${name} must be a URL: ${schemes.map((one) => `${one}://…`).join(", ")}`);
+}
+
+async function play(scenario: Scenario, stage: Stage): Promise<Played> {
+	const guarantee = scenario.guarantee ?? stage.guarantee;
 	const start = Date.now();
 	let group = "";
 	let error: string | null = null;
@@ -71,12 +97,11 @@ async function play(scenario: Scenario, cluster: Cluster): Promise<Played> {
 		error = messageOf(reason);
 	}
 	const stored = group === "" ? undefined : await stage.group(group);
-	const { name, guarantee, expected } = scenario;
 	return {
-		name,
+		name: scenario.name,
 		ok: error === null && stage.checks.every((check) => check.held),
 		guarantee,
-		expected,
+		expected: expectedOf(scenario, guarantee),
 		group,
 		state: stored?.state ?? "",
 		messages: (stored?.messages ?? []).map(({ id, target, state }) => ({ id, target, state })),
@@ -89,21 +114,48 @@ async function play(scenario: Scenario, cluster: Cluster): Promise<Played> {
 async function playAll(
 	scenarios: readonly Scenario[],
 	cluster: Cluster,
+	stored: Stored,
 	tell: (text: string) => void,
 ): Promise<Played[]> {
-	tell(`Starting the processes; databases and logs are in ${cluster.folder}`);
+	tell(`Starting the processes; files and logs are in ${cluster.folder}`);
 	await cluster.start();
+	await cluster.spawnMissing();
+	const guarantee = await cluster.guaranteeOf("shop");
+	tell(`Producers and consumers are ${guarantee}.`);
 	const all: Played[] = [];
 	for (const [place, scenario] of scenarios.entries()) {
 		await cluster.spawnMissing();
 		tell(announcement(scenario, place + 1, scenarios.length));
-		const played = await play(scenario, cluster);
+		const played = await play(scenario, new Stage(cluster, stored, guarantee));
 		tell(details(played));
 		all.push(played);
 		// Whatever it left behind shall not count against the next one.
 		if (!played.ok) await cluster.killAll();
 	}
 	return all;
+}
+
+/** Makes databases and processes for one run, and removes them, however it ends. */
+async function withCluster<T>(
+	folder: string,
+	{ servers, network }: Pick<ReturnType<typeof readArguments>, "servers" | "network">,
+	use: (cluster: Cluster, stored: Stored) => Promise<T>,
+): Promise<T> {
+	const databases = await makeDatabases(folder, servers);
+	const cluster = new Cluster(folder, databases.urls, network);
+	const stored = new Stored(databases.urls);
+	const end = async () => {
+		await cluster.stop();
+		await stored.close();
+		await databases.remove();
+	};
+	const interrupted = () => void end().finally(() => process.exit(130));
+	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
+	try {
+		return await use(cluster, stored);
+	} finally {
+		await end();
+	}
 }
 
 async function main(): Promise<number> {
@@ -121,19 +173,15 @@ async function main(): Promise<number> {
 	const tell = options.json ? console.error : console.log;
 	const start = Date.now();
 	const folder = mkdtempSync(join(tmpdir(), "lottor-demo-"));
-	const cluster = new Cluster(folder, options.network);
-	const interrupted = () => void cluster.stop().finally(() => process.exit(130));
-	process.once("SIGINT", interrupted).once("SIGTERM", interrupted);
-
 	let all: Played[] = [];
 	let ok = false;
 	try {
-		all = await playAll(options.scenarios, cluster, tell);
+		all = await withCluster(folder, options, (cluster, stored) =>
+			playAll(options.scenarios, cluster, stored, tell),
+		);
 		ok = all.every((played) => played.ok);
 	} catch (error) {
 		tell(`The demo could not be played: ${messageOf(error)}`);
-	} finally {
-		await cluster.stop();
 	}
 	tell(`\n${table(all)}\n`);
 	const seconds = ((Date.now() - start) / 1_000).toFixed(1);
@@ -141,7 +189,7 @@ async function main(): Promise<number> {
 		rmSync(folder, { recursive: true });
 		tell(`All ${all.length} held, in ${seconds} s.`);
 	} else {
-		tell(`Not all held, in ${seconds} s. Databases and logs are kept in ${folder}`);
+		tell(`Not all held, in ${seconds} s. Files and logs are kept in ${folder}`);
 	}
 	if (options.json) console.log(JSON.stringify({ scenarios: all, ok }));
 	return ok ? 0 : 1;

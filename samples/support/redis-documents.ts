@@ -9,13 +9,14 @@ import type { Document } from "./sqlite-adapter.ts";
  */
 export function redisDocuments(url: string, table: string): DocumentSource {
 	let redis: Redis | undefined;
+	const address = new URL(url);
+	const prefix = address.searchParams.get("prefix");
+	address.search = "";
 
 	return {
 		async connect() {
 			if (redis) return;
 			const { Redis: Client } = await import("ioredis");
-			const address = new URL(url);
-			address.search = "";
 			const client = new Client(address.href, { lazyConnect: true });
 			client.on("error", () => undefined);
 			await client.connect();
@@ -27,7 +28,7 @@ export function redisDocuments(url: string, table: string): DocumentSource {
 		},
 		plain() {
 			if (!redis) throw new Error(`Documents ${table} are not connected`);
-			return documents(redis, `{${table}}`);
+			return documents(redis, prefix === null ? `{${table}}` : `{${prefix}:${table}}`);
 		},
 		// Redis has no transaction that could be Lottor's too.
 		inside: () => undefined,

@@ -8,6 +8,7 @@ import {
 } from "../../adapters/participant-store/index.ts";
 import { systemClock, systemRandom } from "../../protocol/index.ts";
 import { documentAdapter } from "./document-adapter.ts";
+import { mongoDocuments } from "./mongo-documents.ts";
 import { redisDocuments } from "./redis-documents.ts";
 import { sqlDocuments } from "./sql-documents.ts";
 import { type SqliteAdapter, sqliteAdapter } from "./sqlite-adapter.ts";
@@ -51,6 +52,8 @@ const ADAPTERS: Readonly<Record<string, MakeAdapter>> = {
 	postgresql: sqlAdapter,
 	mysql: sqlAdapter,
 	mariadb: sqlAdapter,
+	mongodb: mongoAdapter,
+	"mongodb+srv": mongoAdapter,
 	redis: redisAdapter,
 	rediss: redisAdapter,
 };
@@ -61,8 +64,8 @@ export const SAMPLE_SCHEMES: readonly string[] = Object.keys(ADAPTERS);
 /**
  * Everything about a sample that depends on its database is here; the services don't know.
  *
- * @param url `sqlite:<file>`, `postgres://…`, `mysql://…` (each with `?guarantee=recorded` if it
- *   shall keep only a record) or `redis://…`
+ * @param url `sqlite:<file>`, `mongodb://…`, `postgres://…`, `mysql://…` (each with
+ *   `?guarantee=recorded` if it shall keep only a record) or `redis://…`
  */
 export function sampleDatabase<Row extends object>(
 	url: string,
@@ -84,11 +87,15 @@ export async function takeBack(tx: SampleTx, undo: () => Promise<unknown>): Prom
 
 /** @returns the URL's scheme in small letters */
 export function schemeOf(url: string): string {
-	return (/^([a-z]+):/i.exec(url)?.[1] ?? "").toLowerCase();
+	return (/^([a-z+]+):/i.exec(url)?.[1] ?? "").toLowerCase();
 }
 
 function sqlAdapter<Row extends object>(url: string, table: string): SampleAdapter<Row> {
 	return documentAdapter<Row>(sqlDocuments(withoutSettings(url), table));
+}
+
+function mongoAdapter<Row extends object>(url: string, table: string): SampleAdapter<Row> {
+	return documentAdapter<Row>(mongoDocuments(withoutGuarantee(url), table));
 }
 
 function redisAdapter<Row extends object>(url: string, table: string): SampleAdapter<Row> {
@@ -101,6 +108,14 @@ function withoutSettings(url: string): string {
 	address.searchParams.delete("guarantee");
 	address.searchParams.delete("connections");
 	return address.href;
+}
+
+/** By hand: a URL of MongoDB may name several hosts, which `URL` does not take. */
+function withoutGuarantee(url: string): string {
+	const [address = "", query = ""] = url.split("?");
+	const settings = new URLSearchParams(query);
+	settings.delete("guarantee");
+	return settings.size > 0 ? `${address}?${settings.toString()}` : address;
 }
 
 function fileOf(url: string): string {

@@ -7,7 +7,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import { ServiceBroker } from "moleculer";
 
+import type { Guarantee } from "../../protocol/index.ts";
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { DATABASES, type Databases } from "./databases.ts";
 import { NETWORK, type Network, overNetwork } from "./network.ts";
 import { FAULT, type FaultPoint, type NodeName, NODES, READY } from "./words.ts";
 
@@ -22,20 +24,29 @@ interface Running {
 	readonly exited: Promise<unknown>;
 }
 
+/** A service as Moleculer lists it. */
+interface Known {
+	readonly name: string;
+	readonly metadata?: { readonly lottor?: { readonly guarantee?: Guarantee } };
+}
+
 /** The processes of the demo: each a Moleculer node of its own, this process the one that watches. */
 export class Cluster {
 	readonly folder: string;
+	readonly #databases: Databases;
 	readonly #network: Network;
 	readonly #broker: ServiceBroker;
 	readonly #transporter: LoopbackTcp;
 	readonly #running = new Map<NodeName, Running>();
 
 	/**
-	 * @param folder where the databases and logs go
+	 * @param folder where the logs go
+	 * @param databases where each service keeps its data
 	 * @param network what the processes find and reach each other by
 	 */
-	constructor(folder: string, network: Network) {
+	constructor(folder: string, databases: Databases, network: Network) {
 		this.folder = folder;
+		this.#databases = databases;
 		this.#network = network;
 		this.#transporter = new LoopbackTcp({ port: 0 });
 		this.#broker = new ServiceBroker({
@@ -56,11 +67,26 @@ export class Cluster {
 		return this.#broker.call<T, object>(action, params, nodeID === undefined ? {} : { nodeID });
 	}
 
+	/** What the participant store of a service promises, as the service itself tells. */
+	async guaranteeOf(service: string): Promise<Guarantee> {
+		let told: Guarantee | undefined;
+		await until(`${service} to be known`, START_MS, async () => {
+			const services = await this.call<Known[]>("$node.services");
+			told = services.find(({ name }) => name === service)?.metadata?.lottor?.guarantee;
+			return told !== undefined;
+		});
+		return told ?? "memory";
+	}
+
 	/** Starts a process, and waits until it answers. */
 	async spawn(name: NodeName): Promise<void> {
 		const port = this.#transporter.reader?.opts.port;
 		const child = spawn(process.execPath, [NODE_FILE, name, this.folder, String(port)], {
-			env: { ...process.env, [NETWORK]: JSON.stringify(this.#network) },
+			env: {
+				...process.env,
+				[NETWORK]: JSON.stringify(this.#network),
+				[DATABASES]: JSON.stringify(this.#databases),
+			},
 			stdio: ["pipe", "pipe", "pipe"],
 		});
 		const lines = new EventEmitter<{ line: [string] }>();

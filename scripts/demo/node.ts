@@ -2,12 +2,14 @@
 import { ServiceBroker } from "moleculer";
 
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { DATABASES, type Databases } from "./databases.ts";
 import { NETWORK, type Network, overNetwork } from "./network.ts";
 import { countCopies, servicesOf } from "./services.ts";
 import { type NodeName, READY } from "./words.ts";
 
 const [name, folder, port] = process.argv.slice(2) as [NodeName, string, string];
 const network = JSON.parse(process.env[NETWORK] ?? "") as Network;
+const databases = JSON.parse(process.env[DATABASES] ?? "") as Databases;
 
 const broker = new ServiceBroker({
 	nodeID: name,
@@ -16,7 +18,9 @@ const broker = new ServiceBroker({
 	middlewares: [countCopies],
 	requestTimeout: 10_000,
 });
-for (const schema of servicesOf(name, folder, network.delivery)) broker.createService(schema);
+for (const schema of servicesOf(name, { folder, databases, delivery: network.delivery })) {
+	broker.createService(schema);
+}
 await broker.start();
 console.log(READY);
 

@@ -28,6 +28,7 @@ import {
 } from "../../samples/support/stores.ts";
 import { userService } from "../../samples/user/user.service.ts";
 import { Coordinator } from "../../services/coordinator/index.ts";
+import type { Databases } from "./databases.ts";
 import { Faults } from "./faults.ts";
 import { type Consumer, CONSUMERS, type FaultPoint, type NodeName } from "./words.ts";
 
@@ -49,27 +50,40 @@ interface Effect extends Order {
 	readonly message: string;
 }
 
+/** What the services of a process need of the demo. */
+interface Surroundings {
+	/** Where the notes of runs go. */
+	readonly folder: string;
+	readonly databases: Databases;
+	/** What delivers the messages. */
+	readonly delivery: string;
+}
+
 /** The services of one of the demo's processes. */
-export function servicesOf(name: NodeName, folder: string, delivery: string): ServiceSchema[] {
+export function servicesOf(
+	name: NodeName,
+	{ folder, databases, delivery }: Surroundings,
+): ServiceSchema[] {
 	const faults = new Faults();
-	const url = (file: string) => `sqlite:${join(folder, file)}`;
 	return [faultService(name, faults), ...own()];
 
 	function own(): ServiceSchema[] {
 		switch (name) {
 			case "coordinator":
 				return [
-					coordinator(url("lottor.db"), resolveDelivery(delivery, "delivery"), faults),
+					coordinator(databases.lottor, resolveDelivery(delivery, "delivery"), faults),
 				];
 			case "producer":
-				return [userService(url("user.db")), producer("shop", url("shop.db"), faults)];
+				return [userService(databases.user), producer("shop", databases.shop, faults)];
 			case "consumer":
 				return [
-					authService(url("auth.db"), delivery),
-					...CONSUMERS.map((service) => consumer(service, { folder, delivery, faults })),
+					authService(databases.auth, delivery),
+					...CONSUMERS.map((service) =>
+						consumer(service, databases[service], { folder, delivery, faults }),
+					),
 				];
 			case "bank":
-				return [producer("bank", url("bank.db?guarantee=recorded"), faults)];
+				return [producer("bank", databases.bank, faults)];
 		}
 	}
 }
@@ -122,12 +136,10 @@ function producer(name: string, url: string, faults: Faults): ServiceSchema {
 /** A consumer that notes each run of its handler outside, and each effect inside its transaction. */
 function consumer(
 	name: string,
+	url: string,
 	{ folder, delivery, faults }: { folder: string; delivery: string; faults: Faults },
 ): ServiceSchema {
-	const { store, adapter } = sampleDatabase<Effect>(
-		`sqlite:${join(folder, `${name}.db`)}`,
-		"effects",
-	);
+	const { store, adapter } = sampleDatabase<Effect>(url, "effects");
 	return sampleSchema<Effect>({
 		name,
 		mixins: [DbService as Partial<ServiceSchema>, ReliableMessage({ store, delivery })],

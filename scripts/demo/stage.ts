@@ -1,7 +1,9 @@
-import type { GroupRecord, MessageState } from "../../protocol/index.ts";
+import type { GroupRecord, Guarantee, MessageState } from "../../protocol/index.ts";
 import type { GroupView } from "../../services/coordinator/index.ts";
 import { type Cluster, until } from "./cluster.ts";
-import { countRows, countRuns } from "./stored.ts";
+import type { DatabaseOwner } from "./databases.ts";
+import { countRuns, type Stored } from "./stored.ts";
+import type { Consumer } from "./words.ts";
 
 /** One thing that has to be so at a scenario's end. */
 export interface Check {
@@ -11,15 +13,25 @@ export interface Check {
 	readonly held: boolean;
 }
 
-const SETTLE_MS = 60_000;
+const SETTLE_MS = 120_000;
 
 /** What a scenario plays on. */
 export class Stage {
 	readonly cluster: Cluster;
+	/** What the stores of producers and consumers promise. */
+	readonly guarantee: Guarantee;
 	readonly checks: Check[] = [];
+	readonly #stored: Stored;
 
-	constructor(cluster: Cluster) {
+	constructor(cluster: Cluster, stored: Stored, guarantee: Guarantee) {
 		this.cluster = cluster;
+		this.guarantee = guarantee;
+		this.#stored = stored;
+	}
+
+	/** Whether only a record is kept beside the work. */
+	get recorded(): boolean {
+		return this.guarantee !== "transactional";
 	}
 
 	/** Notes what was found beside what was expected. */
@@ -56,14 +68,23 @@ export class Stage {
 	}
 
 	/** Checks how many rows of the group a service's own database has. */
-	rows(service: string, table: string, group: string, expected: number): void {
-		const found = countRows(this.cluster.folder, service, table, group);
-		this.check(`rows in ${service}.db`, expected, found);
+	async rows(
+		service: DatabaseOwner,
+		table: string,
+		group: string,
+		expected: number,
+	): Promise<void> {
+		const found = await this.#stored.count(service, table, group);
+		this.check(`rows in the database of ${service}`, expected, found);
 	}
 
 	/** Checks what the consumer's database has, and how often its handler ran. */
-	effects(service: string, group: string, expected: { rows: number; runs: number }): void {
-		this.rows(service, "effects", group, expected.rows);
+	async effects(
+		service: Consumer,
+		group: string,
+		expected: { rows: number; runs: number },
+	): Promise<void> {
+		await this.rows(service, "effects", group, expected.rows);
 		this.check(`handler runs of ${service}`, expected.runs, this.runs(service, group));
 	}
 

@@ -192,6 +192,13 @@ export class Gateway {
 				this.#steppedDownUntil =
 					performance.now() + Number(command.whole()[command.name]) * 1_000;
 				return { ok: 1 };
+			case "setparameter": {
+				const seconds = Number(command.whole()["transactionLifetimeLimitSeconds"]);
+				if (!(seconds >= 1)) throw new CommandError(2, "BadValue", "no such parameter");
+				const was = this.#transactions.lifetimeLimitSeconds;
+				this.#transactions.lifetimeLimitSeconds = seconds;
+				return { was, ok: 1 };
+			}
 			case "killcursors": {
 				const ids = command.whole()["cursors"] as readonly (bigint | number)[];
 				for (const id of ids) this.#cursors.drop(BigInt(id));

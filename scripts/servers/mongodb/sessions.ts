@@ -3,8 +3,6 @@ import type pg from "pg";
 import { CommandError } from "./faults.ts";
 
 const SECOND = 1_000;
-/** As MongoDB's own `transactionLifetimeLimitSeconds`. */
-const TRANSACTION_MS = 60 * SECOND;
 const CURSOR_MS = 600 * SECOND;
 
 /** A statement of a transaction waits this long for a lock; then it is a write conflict, as in MongoDB. */
@@ -21,6 +19,8 @@ interface Transaction {
 export class Transactions {
 	readonly #pool: pg.Pool;
 	readonly #open = new Map<string, Transaction>();
+	/** As MongoDB's own parameter `transactionLifetimeLimitSeconds`: those whose client died end by it. */
+	lifetimeLimitSeconds = 60;
 
 	constructor(pool: pg.Pool) {
 		this.#pool = pool;
@@ -34,7 +34,7 @@ export class Transactions {
 		);
 		const timer = setTimeout(() => {
 			this.end(session, "ROLLBACK").catch(() => undefined);
-		}, TRANSACTION_MS);
+		}, this.lifetimeLimitSeconds * SECOND);
 		timer.unref();
 		this.#open.set(session, { number, client, timer });
 		return client;
