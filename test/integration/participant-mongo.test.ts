@@ -11,6 +11,7 @@ import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { FaultProxy } from "../support/fault-proxy.ts";
 import { MONGO_DRIVERS } from "../support/mongo-drivers.ts";
 import { withServer } from "../support/servers.ts";
+import { until } from "../support/until.ts";
 
 const owner = { nodeID: "n", instanceID: "i" };
 const newId = () => newGroupId(systemClock, systemRandom);
@@ -175,6 +176,24 @@ withServer(mongodb, "participant store mongo on DocumentDB: transactions", (serv
 			await older.close();
 		});
 
+		it("finds a server again though the driver has lost sight of it for good", async () => {
+			let lost: DriverInsides | undefined;
+			await run(newId(), async ({ session }) => {
+				lost = (session as unknown as { client: DriverInsides }).client;
+			});
+			// What a hanging heartbeat comes to.
+			for (const { monitor } of lost?.topology.s.servers.values() ?? []) monitor.close();
+			await proxy.close();
+			const id = newId();
+			expect((await run(id, async () => undefined)).state).toBe("rolledBack");
+			await proxy.open();
+			await until(async () => {
+				const result = await run(newId(), (tx) => insert(tx, "again"));
+				return result.state === "committed";
+			});
+			expect(await store.resolve([id])).toEqual([{ result: "rolledBack" }]);
+		}, 60_000);
+
 		it("R11 works nested at the same time run one after the other", async () => {
 			const message = `${newId()}.0`;
 			const inner = [newId(), newId(), newId()];
@@ -225,6 +244,12 @@ withServer(ferretdb, "participant store mongo on FerretDB 1: what is left", (ser
 		});
 	});
 });
+
+interface DriverInsides {
+	readonly topology: {
+		readonly s: { readonly servers: ReadonlyMap<string, { monitor: { close(): void } }> };
+	};
+}
 
 interface ServerSessionOf {
 	readonly serverSession: { readonly id: object; readonly txnNumber: number };

@@ -2,12 +2,15 @@ import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { Redis } from "ioredis";
 import makeKnex from "knex";
 import type { Service, ServiceBroker } from "moleculer";
+import { MongoClient } from "mongodb";
 
 import type { KnexTx } from "../../adapters/participant-store/knex.ts";
+import type { MongoTx } from "../../adapters/participant-store/mongo.ts";
 import type { TxBase } from "../../adapters/participant-store/index.ts";
 import { defineMessages, reliableOf } from "../../mixins/reliable-message/index.ts";
 import type { Guarantee } from "../../protocol/index.ts";
 import type { ServerKind } from "../../scripts/servers/kind.ts";
+import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { mysql } from "../../scripts/servers/mysql.ts";
 import { postgres } from "../../scripts/servers/postgres.ts";
 import { redis } from "../../scripts/servers/redis.ts";
@@ -21,6 +24,8 @@ import { until } from "../support/until.ts";
 const BACK_WITHIN_MS = 5_000;
 const PATIENCE_MS = 120_000;
 const CALLERS = 4;
+const ELECTION_S = 2;
+const MONGO_DATABASE = "outages";
 
 interface Sends {
 	auth: { "grant-role": { user: string } };
@@ -61,10 +66,38 @@ async function redisBusiness(url: string): Promise<Business> {
 	};
 }
 
+async function mongoBusiness(url: string): Promise<Business> {
+	const client = new MongoClient(url);
+	const db = client.db(MONGO_DATABASE);
+	for (const list of ["users", "effects"]) await db.createCollection(list);
+	return {
+		write: async (tx, list, name) => {
+			const { db: inside, session } = tx as MongoTx;
+			await inside.collection(list).insertOne({ name }, { session });
+		},
+		read: async (list) => {
+			const rows = await db.collection<{ name: string }>(list).find().toArray();
+			return rows.map(({ name }) => name);
+		},
+		close: () => client.close(),
+	};
+}
+
+/** For so many seconds the server is no primary, as while a replica set elects another one. */
+async function stepDown(url: string, seconds: number): Promise<void> {
+	const client = new MongoClient(url);
+	await client.db("admin").command({ replSetStepDown: seconds });
+	await client.close();
+}
+
 const SUBJECTS: readonly {
 	readonly kind: ServerKind;
 	readonly guarantee: Guarantee;
 	readonly business: (url: string) => Promise<Business>;
+	/** Where the URL of the server names no database. */
+	readonly database?: string;
+	/** Takes the server's place away for so many seconds, if it has one. */
+	readonly stepDown?: (url: string, seconds: number) => Promise<void>;
 }[] = [
 	{
 		kind: postgres,
@@ -77,9 +110,16 @@ const SUBJECTS: readonly {
 		business: (url) => sqlBusiness("mysql2", url),
 	},
 	{ kind: redis, guarantee: "recorded", business: redisBusiness },
+	{
+		kind: mongodb,
+		guarantee: "transactional",
+		business: mongoBusiness,
+		database: MONGO_DATABASE,
+		stepDown,
+	},
 ];
 
-for (const { kind, guarantee, business: makeBusiness } of SUBJECTS) {
+for (const { kind, guarantee, business: makeBusiness, ...subject } of SUBJECTS) {
 	withServer(kind, `participant store on ${kind.name}: outages`, () => {
 		describe(`participant store on ${kind.name}: outages`, () => {
 			let server: PrivateServer;
@@ -96,6 +136,7 @@ for (const { kind, guarantee, business: makeBusiness } of SUBJECTS) {
 				business = await makeBusiness(server.url);
 				const through = new URL(server.url);
 				through.port = String(proxy.port);
+				if (subject.database !== undefined) through.pathname = `/${subject.database}`;
 				url = through.href;
 				lottor = new TestCluster();
 				broker = lottor.broker("node");
@@ -238,6 +279,33 @@ for (const { kind, guarantee, business: makeBusiness } of SUBJECTS) {
 								!(guarantee === "recorded" && type === undefined),
 						),
 					).toEqual([]);
+					await account(acknowledged);
+				},
+				PATIENCE_MS,
+			);
+
+			const elects = subject.stepDown;
+			(elects ? test : () => undefined)(
+				"a primary that steps down: LOTTOR_STORE_UNAVAILABLE, then on by itself, nothing lost",
+				async () => {
+					await broker.start();
+					const { acknowledged, refused, stop } = load();
+					await until(() => acknowledged.length >= 20);
+					await elects?.(server.url, ELECTION_S);
+					const back = Date.now() + ELECTION_S * 1_000;
+					await until(() => refused.length >= CALLERS);
+					const before = acknowledged.length;
+					await until(() => acknowledged.length > before + 20);
+					expect(Date.now() - back).toBeLessThan(BACK_WITHIN_MS);
+					await stop();
+
+					for (const { type, retryable } of refused) {
+						if (type === "LOTTOR_OUTCOME_UNKNOWN") continue;
+						expect({ type, retryable }).toEqual({
+							type: "LOTTOR_STORE_UNAVAILABLE",
+							retryable: true,
+						});
+					}
 					await account(acknowledged);
 				},
 				PATIENCE_MS,

@@ -10,8 +10,8 @@ import type { UnsettledMessage } from "../contract.ts";
 import { type InboxRow, isId, type OutcomeRow, SHORT_WAIT_MS } from "../rules.ts";
 import { StoreClock } from "../../store-clock.ts";
 import { type Waiting, within } from "../within.ts";
-import type { Document, MongoSessionLike } from "./driver.ts";
-import { mustHaveWritten, openError, storeError, trouble, unusable } from "./faults.ts";
+import type { Document, MongoDbLike, MongoSessionLike } from "./driver.ts";
+import { isNotFound, mustHaveWritten, openError, storeError, trouble, unusable } from "./faults.ts";
 import {
 	INBOX,
 	inboxDocument,
@@ -51,6 +51,9 @@ export interface MongoStoreOptions {
 /** Where a command runs: in a transaction, or by itself. */
 interface CommandPlace {
 	readonly session?: MongoSessionLike;
+	/** The database on the session's client. */
+	readonly runner?: MongoDbLike;
+	/** Another database. */
 	readonly db?: string;
 }
 
@@ -105,16 +108,24 @@ export abstract class MongoDatabase implements Waiting, RowBackend {
 	 * Runs a command at the primary.
 	 * @throws LOTTOR_STORE_UNAVAILABLE when it may or may not have happened; else the driver's error
 	 */
-	async command(command: Document, { session, db }: CommandPlace = {}): Promise<Document> {
-		const { client, db: own } = this.opened;
-		const runner = db === undefined ? own : client.db(db);
-		const running = runner.command(command, {
+	async command(
+		command: Document,
+		{ session, runner, db }: CommandPlace = {},
+	): Promise<Document> {
+		const { opened } = this;
+		const target = runner ?? (db === undefined ? opened.db : opened.client.db(db));
+		const running = target.command(command, {
 			readPreference: "primary",
 			...(session && { session }),
 		});
-		const answer = await within(this, COMMAND_MS, running);
-		mustHaveWritten(answer);
-		return answer;
+		try {
+			const answer = await within(this, COMMAND_MS, running);
+			mustHaveWritten(answer);
+			return answer;
+		} catch (error) {
+			if (isNotFound(error)) this.opened.notFound();
+			throw error;
+		}
 	}
 
 	/** Runs a command, with the errors that callers get. */

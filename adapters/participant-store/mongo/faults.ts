@@ -44,6 +44,11 @@ export function isDriverError(error: unknown): boolean {
 	return typeof name === "string" && name.startsWith("Mongo");
 }
 
+/** @returns whether the driver found no server to ask */
+export function isNotFound(error: unknown): boolean {
+	return (error as { name?: unknown } | null)?.name === "MongoServerSelectionError";
+}
+
 /** @returns the error as callers get it */
 export function storeError(place: string, error: unknown): unknown {
 	if (error instanceof LottorError) return error;

@@ -23,6 +23,8 @@ export interface OpenedMongo {
 	readonly client: MongoClientLike;
 	/** Only once the client is connected: driver 3.7 has none before. */
 	readonly db: MongoDbLike;
+	/** Is told of a command for which no server was found. */
+	notFound(): void;
 	/** Closes what was opened here: a client that was given stays open. */
 	close(): Promise<unknown>;
 }
@@ -95,7 +97,7 @@ export function sourceOfInstance(value: unknown, field: string, name?: string): 
 export async function openSource({ from, place }: MongoSource): Promise<OpenedMongo> {
 	if ("url" in from) return openUrl(from.url, place);
 	const found = from.found();
-	if (found) return opened(found, async () => undefined);
+	if (found) return new GivenClient(found);
 	throw unusable(place, "the service's adapter has no MongoClient");
 }
 
@@ -118,22 +120,83 @@ async function openUrl(url: string, place: string): Promise<OpenedMongo> {
 		...(!set.has("heartbeatFrequencyMS") && { heartbeatFrequencyMS: HEARTBEAT_MS }),
 	};
 	try {
-		const client = new Client(url, defaults) as unknown as MongoClientLike;
-		return opened({ client }, () => client.close());
+		return new OwnClient(() => new Client(url, defaults) as unknown as MongoClientLike);
 	} catch (error) {
 		throw unusable(place, `the driver refuses its URL (${messageOf(error)})`);
 	}
 }
 
-function opened({ client, name }: Found, close: OpenedMongo["close"]): OpenedMongo {
-	let db: MongoDbLike | undefined;
-	return {
-		client,
-		get db() {
-			return (db ??= client.db(name));
-		},
-		close,
-	};
+/** A client that the service has. */
+class GivenClient implements OpenedMongo {
+	readonly client: MongoClientLike;
+	readonly #name: string | undefined;
+	#db: MongoDbLike | undefined;
+
+	constructor({ client, name }: Found) {
+		this.client = client;
+		this.#name = name;
+	}
+
+	get db(): MongoDbLike {
+		return (this.#db ??= this.client.db(this.#name));
+	}
+
+	notFound(): void {
+		// The service's to mend.
+	}
+
+	async close(): Promise<void> {
+		// The service's to close.
+	}
+}
+
+/**
+ * A client made here. The driver's watch over a server can hang for good (seen in 7.9: a connection
+ * that ends between the write of a heartbeat and the wait for its answer), and with it everything
+ * that looks for the server: so a client that finds none is replaced by the next one that does.
+ */
+class OwnClient implements OpenedMongo {
+	readonly #make: () => MongoClientLike;
+	#client: MongoClientLike;
+	#isReplaced = false;
+	#isClosed = false;
+
+	constructor(make: () => MongoClientLike) {
+		this.#make = make;
+		this.#client = make();
+	}
+
+	get client(): MongoClientLike {
+		return this.#client;
+	}
+
+	get db(): MongoDbLike {
+		return this.#client.db();
+	}
+
+	notFound(): void {
+		if (this.#isReplaced || this.#isClosed) return;
+		this.#isReplaced = true;
+		void this.#replace().finally(() => (this.#isReplaced = false));
+	}
+
+	async close(): Promise<void> {
+		this.#isClosed = true;
+		await this.#client.close();
+	}
+
+	async #replace(): Promise<void> {
+		const next = this.#make();
+		try {
+			await next.connect();
+		} catch {
+			// The server is away indeed: the former one may find it as well.
+			return void next.close().catch(() => undefined);
+		}
+		const former = this.#isClosed ? next : this.#client;
+		if (!this.#isClosed) this.#client = next;
+		former.close().catch(() => undefined);
+	}
 }
 
 function clientOf(value: unknown, name?: string): Found | undefined {

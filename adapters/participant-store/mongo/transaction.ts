@@ -5,7 +5,7 @@ import type { TxBase } from "../contract.ts";
 import type { Ending, Lost, OpenTransaction } from "../transactional.ts";
 import { within } from "../within.ts";
 import { DURABLE, type MongoDatabase } from "./database.ts";
-import type { Document, MongoSessionLike } from "./driver.ts";
+import type { Document, MongoDbLike, MongoSessionLike } from "./driver.ts";
 import { isDriverError, trouble } from "./faults.ts";
 
 /** How long COMMIT may take, the driver's own repeat included, before what stands is read. Milliseconds. */
@@ -32,6 +32,7 @@ export class MongoTransaction implements MongoTx, OpenTransaction {
 	readonly ended: Promise<Ending>;
 	readonly #parent: MongoTransaction | undefined;
 	readonly #session: MongoSessionLike;
+	readonly #db: MongoDbLike;
 	readonly #own: Pick<MongoSessionLike, "commitTransaction" | "abortTransaction" | "endSession">;
 	#conclude: (ending: Ending) => void = () => undefined;
 	#open = true;
@@ -48,11 +49,14 @@ export class MongoTransaction implements MongoTx, OpenTransaction {
 		this.ended = parent?.ended ?? new Promise((resolve) => (this.#conclude = resolve));
 		if (parent) {
 			this.#session = parent.#session;
+			this.#db = parent.#db;
 			this.#own = parent.#own;
 			return;
 		}
-		const session = database.opened.client.startSession({ causalConsistency: false });
+		const { client, db } = database.opened;
+		const session = client.startSession({ causalConsistency: false });
 		this.#session = session;
+		this.#db = db;
 		this.#own = {
 			commitTransaction: session.commitTransaction.bind(session),
 			abortTransaction: session.abortTransaction.bind(session),
@@ -80,7 +84,7 @@ export class MongoTransaction implements MongoTx, OpenTransaction {
 
 	get db(): Db {
 		this.#mustBeOpen();
-		return this.database.opened.db as unknown as Db;
+		return this.#db as unknown as Db;
 	}
 
 	get isOpen(): boolean {
@@ -94,7 +98,7 @@ export class MongoTransaction implements MongoTx, OpenTransaction {
 
 	/** Runs a command of Lottor's own inside. */
 	command(command: Document): Promise<Document> {
-		return this.database.command(command, { session: this.#session });
+		return this.database.command(command, { session: this.#session, runner: this.#db });
 	}
 
 	/** Begins anew after a command that failed has ended it; only while nothing else was done in it. */
