@@ -96,10 +96,17 @@ export const mysql: Dialect = {
 	},
 
 	async unsafe(session) {
-		const { rows } = await session.query("SELECT @@innodb_flush_log_at_trx_commit AS flush");
-		return Number(rows[0]?.["flush"]) === 1
-			? undefined
-			: "innodb_flush_log_at_trx_commit is not 1, so a crash loses commits that were acknowledged: set it to 1";
+		const { rows } = await session.query(
+			"SELECT @@innodb_flush_log_at_trx_commit AS flush, @@log_bin AS log, @@sync_binlog AS sync",
+		);
+		const [row] = rows;
+		if (Number(row?.["flush"]) !== 1) {
+			return "innodb_flush_log_at_trx_commit is not 1, so a crash loses commits that were acknowledged: set it to 1";
+		}
+		// With a binary log, recovery keeps only those commits that the log has.
+		return Number(row?.["log"]) === 1 && Number(row?.["sync"]) !== 1
+			? "sync_binlog is not 1 while the binary log is on, so a crash loses commits that were acknowledged: set it to 1"
+			: undefined;
 	},
 
 	async readOnly(session) {
