@@ -1,0 +1,361 @@
+import { isDeepStrictEqual } from "node:util";
+
+import channels from "@moleculer/channels";
+import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
+
+import { channelAdapter } from "../../../adapters/channels/index.ts";
+import type { ConsumeAnswer, ItemAnswer } from "../../../protocol/index.ts";
+import { until } from "../../support/until.ts";
+import { type DeliveryStage, Work } from "./stage.ts";
+
+/** @returns why the case is not for this way of delivery; undefined: it held */
+type Case = (stage: DeliveryStage) => Promise<string | undefined | void>;
+
+const NONE = "-";
+
+/** Every case of the suite; each has a cluster of its own. */
+export const CASES = {
+	async "R23 first message before any consumer exists"(stage) {
+		await stage.start();
+		const ids = await stage.send("auth", 5);
+		await stage.reached(ids, ({ parked, sends }) => parked && sends === 0);
+		await stage.consumer("c", "auth", new Work());
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "R24 a consumer that is down: its backlog waits once, and drains when it returns"(stage) {
+		await stage.start();
+		const work = new Work(true);
+		const options = { concurrency: 4, handlerTimeout: 500, stopTimeout: 1 };
+		const first = await stage.consumer("c1", "auth", work, options);
+		const ids = await stage.send("auth", 30);
+		await until(() => work.runs.size > 0);
+		await first.stop();
+		ids.push(...(await stage.send("auth", 30)));
+		await stage.consumer("c2", "auth", new Work());
+		await stage.exactlyOnce(["auth"]);
+		for (const id of ids) {
+			const [message] = await stage.messages(id);
+			// The one attempt that the stop cut short may have been reported as failed.
+			if ((message?.sends ?? 9) > 3)
+				throw new Error(`${message?.id}: ${message?.sends} sends`);
+		}
+	},
+
+	async "burst of 10,000"(stage) {
+		await stage.start({ ackTimeout: 10_000 });
+		const work = new Work();
+		await stage.consumer("c", "auth", work);
+		for (let i = 0; i < 100; i++) {
+			await stage.sendGroup(Array.from({ length: 100 }, () => ({ target: "auth" })));
+		}
+		await stage.exactlyOnce(["auth"]);
+		const runs = [...work.runs.values()];
+		if (runs.length !== 10_000 || runs.some((count) => count !== 1)) {
+			throw new Error(`${runs.length} handled, not each once`);
+		}
+	},
+
+	async "R23 handler slower than ackTimeout"(stage) {
+		await stage.start({ ackTimeout: 200 });
+		const work = new Work(true);
+		await stage.consumer("c", "auth", work);
+		const ids = await stage.send("auth", 2);
+		await stage.reached(ids, ({ asks }) => asks >= 2);
+		work.open();
+		await stage.exactlyOnce(["auth"]);
+		await stage.reached(ids, ({ sends }) => sends === 1);
+	},
+
+	"poison body": (stage) => poison(stage, Buffer.from([0xff, 0x00, 0xc1]), false),
+
+	"header missing": (stage) => poison(stage, Buffer.from("{}"), true),
+
+	async "R33 graceful stop with work in flight"(stage) {
+		await stage.start();
+		const work = new Work(true);
+		const first = await stage.consumer("c1", "auth", work, { concurrency: 2 });
+		await stage.send("auth", 10);
+		await until(() => work.runs.size > 0);
+		const stopping = first.stop();
+		work.open();
+		await stopping;
+		const later = new Work();
+		await stage.consumer("c2", "auth", later);
+		await stage.exactlyOnce(["auth"]);
+		const twice = [...later.runs.keys()].filter((id) => work.runs.has(id));
+		if (twice.length > 0) throw new Error(`run by both: ${twice.join()}`);
+	},
+
+	async "kill -9 of the consumer in the handler"(stage) {
+		await stage.startForPeers();
+		const stuck = await stage.peer("c1", "auth", true);
+		await stage.send("auth", 3);
+		await stuck.handling();
+		await stuck.kill();
+		await stage.peer("c2", "auth", false);
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "R24 broker restart with persistent data"(stage) {
+		if (!stage.subject.broker) return NONE;
+		const server = await stage.ownServer();
+		await stage.start();
+		const work = new Work(true);
+		await stage.consumer("c", "auth", work, { concurrency: 1, handlerTimeout: "2m" });
+		const ids = await stage.send("auth", 5);
+		await stage.reached(ids, ({ state }) => state === "delivering");
+		await until(() => work.runs.size === 1);
+		await server.kill();
+		const late = await stage.send("auth", 5);
+		await stage.reached(late, ({ sends, waiting, state }) =>
+			sends === 0 ? waiting !== null : state === "delivering",
+		);
+		await server.start();
+		work.open();
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "connection cut"(stage) {
+		if (!stage.subject.broker) return NONE;
+		const proxy = await stage.proxied();
+		await stage.start();
+		await stage.consumer("c", "auth", new Work());
+		for (let i = 0; i < 3; i++) {
+			const sending = stage.send("auth", 5);
+			await proxy.close();
+			await proxy.open();
+			await sending;
+		}
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "connection half open"(stage) {
+		if (!stage.subject.broker) return NONE;
+		const proxy = await stage.proxied();
+		await stage.start({ callTimeout: 500 });
+		await stage.consumer("c", "auth", new Work());
+		const before = await stage.send("auth", 3);
+		await stage.reached(before, ({ state }) => state === "consumed");
+		proxy.blackhole();
+		const ids = await stage.send("auth", 5);
+		// It counts as sent, or is not sent any more, and is asked about.
+		await stage.reached(ids, ({ asks, waiting }) => asks > 0 || waiting !== null);
+		proxy.mend();
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "R24 connection refused: commits are accepted, messages wait"(stage) {
+		if (!stage.subject.broker) return NONE;
+		const proxy = await stage.proxied();
+		await proxy.close();
+		await stage.start();
+		await stage.consumer("c", "auth", new Work());
+		const ids = await stage.send("auth", 5);
+		await stage.reached(ids, ({ parked, sends }) => parked && sends === 0);
+		await proxy.open();
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "consumer stopped and started again in the same process"(stage) {
+		await stage.start();
+		const former = await stage.consumer("c", "auth", new Work());
+		await stage.send("auth", 5);
+		await former.stop();
+		await stage.send("auth", 5);
+		const node = await stage.consumer("c", "auth", new Work());
+		await stage.send("auth", 5);
+		// And the service alone, on a node that goes on.
+		const service = node.getLocalService("auth");
+		const { originalSchema } = service;
+		await node.destroyService(service);
+		await stage.send("auth", 5);
+		node.createService(originalSchema);
+		await stage.send("auth", 5);
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "two services on one broker"(stage) {
+		await stage.start();
+		await stage.consumer("c", ["auth", "mail"], new Work());
+		await stage.send("auth", 10);
+		await stage.send("mail", 10);
+		await stage.sendGroup([{ target: "auth" }, { target: "mail" }]);
+		await stage.exactlyOnce(["auth", "mail"]);
+	},
+
+	async "two instances of one service: each message is handled by one"(stage) {
+		await stage.start();
+		const works = [new Work(), new Work()];
+		await Promise.all(works.map((work, place) => stage.consumer(`c${place}`, "auth", work)));
+		await stage.send("auth", 40);
+		await stage.exactlyOnce(["auth"]);
+		const [one, other] = works.map(({ runs }) => [...runs.keys()]);
+		const both = one?.filter((id) => other?.includes(id)) ?? [];
+		if (both.length > 0) throw new Error(`handled by both: ${both.join()}`);
+	},
+
+	async "channel deleted under way"(stage) {
+		if (!stage.subject.broker) return NONE;
+		await stage.start();
+		const work = new Work(true);
+		await stage.consumer("c", "auth", work, { concurrency: 1 });
+		await stage.send("auth", 5);
+		await until(() => work.runs.size === 1);
+		await stage.broker.remove(stage.url, stage.channel("tx-auth"), "auth");
+		await stage.send("auth", 5);
+		work.open();
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "namespace set: clusters on one broker don't see each other"(stage) {
+		const stages = [stage, stage.beside()];
+		for (const [place, one] of stages.entries()) {
+			await one.start();
+			await one.consumer("c", "auth", new Work());
+			await one.send("auth", 5 + place);
+		}
+		for (const one of stages) await one.exactlyOnce(["auth"]);
+	},
+
+	async "R21 a slow target holds up no other, and gets no more than maxInFlight"(stage) {
+		await stage.start({ maxInFlight: 8 });
+		const slow = new Work(true);
+		await stage.consumer("c1", "slow", slow, { handlerTimeout: "2m" });
+		await stage.consumer("c2", "auth", new Work());
+		const waiting = await stage.send("slow", 40);
+		const quick = await stage.send("auth", 20);
+		await stage.reached(quick, ({ state }) => state === "consumed");
+		const sent = await Promise.all(waiting.map((id) => stage.messages(id)));
+		const underWay = sent.flat().filter(({ state }) => state === "delivering").length;
+		if (underWay > 8) throw new Error(`${underWay} under way to the slow target`);
+		slow.open();
+		await stage.exactlyOnce(["auth", "slow"]);
+	},
+
+	async "dates, buffers and big integers arrive, by CBOR"(stage) {
+		const node = { serializer: "CBOR" as const };
+		await stage.start({}, node);
+		const work = new Work();
+		await stage.consumer("c", "auth", work, { node });
+		const payload = {
+			at: new Date("2026-01-31T12:00:00.123Z"),
+			bytes: Buffer.from([0, 255]),
+			many: 2n ** 70n,
+		};
+		await stage.send("auth", 1, { payload });
+		await stage.exactlyOnce(["auth"]);
+		if (!isDeepStrictEqual(work.payloads, [payload])) throw new Error("another payload came");
+	},
+
+	async "R25 targets without the mixin"(stage) {
+		await stage.start();
+		const handled: unknown[] = [];
+		const deliver = stage.subject.broker ? "channel" : "action";
+		const node = stage.cluster.broker("p", {
+			namespace: stage.namespace,
+			transporter: "Fake",
+			middlewares: stage.subject.broker
+				? [
+						channels.Middleware({
+							adapter: channelAdapter(stage.delivery as string),
+						} as never),
+					]
+				: [],
+		});
+		node.createService(plain(handled));
+		await node.start();
+		const ids = await stage.send("legacy", 5, { payload: { n: 1 }, deliver });
+		for (const id of ids) await stage.cluster.reached(id, "completed");
+		if (handled.length !== 5) throw new Error(`${handled.length} of 5 handled`);
+	},
+} as const satisfies Record<string, Case>;
+
+export type CaseName = keyof typeof CASES;
+
+/** Something that is none of Lottor's comes between good messages. */
+async function poison(stage: DeliveryStage, body: Buffer, readable: boolean): Promise<void> {
+	await stage.start();
+	const node = await stage.consumer("c", "auth", new Work());
+	await stage.send("auth", 3);
+	if (stage.subject.broker) {
+		const adapter = await stage.adapter();
+		const headers = readable
+			? { "lottor-version": "1", "content-type": "application/json" }
+			: {};
+		await adapter.publish(stage.channel("tx-auth"), body, {
+			raw: true,
+			headers,
+			groups: ["auth"],
+		});
+		await stage.send("auth", 3);
+		await stage.exactlyOnce(["auth"]);
+		await dead(stage, body, readable ? "LOTTOR_ENVELOPE_INVALID" : undefined);
+		return;
+	}
+	const items = [{ body }, null, 5];
+	const answers = await node.call<ConsumeAnswer[], object>("auth.reliable.consume", { items });
+	if (answers.some(({ result }) => result !== "refused"))
+		throw new Error(JSON.stringify(answers));
+	await stage.send("auth", 3);
+	await stage.exactlyOnce(["auth"]);
+}
+
+/** What the dead-letter queue has to have: the body as it came, and what was wrong with it. */
+async function dead(stage: DeliveryStage, body: Buffer, type: string | undefined): Promise<void> {
+	let found: Awaited<ReturnType<DeliveryStage["broker"]["first"]>> | undefined;
+	await until(async () => {
+		found = await stage.broker
+			.first(stage.url, stage.channel("tx-auth.dead"))
+			.catch(() => undefined);
+		return found !== undefined && found.body.length > 0;
+	});
+	const text = (name: string) => {
+		const value = found?.headers[name];
+		return Buffer.isBuffer(value) || typeof value === "string" ? value.toString() : "";
+	};
+	if (!found?.body.equals(body)) throw new Error("the dead letter has another body");
+	if (text("x-error-message") === "") throw new Error("the dead letter does not say why");
+	if (type !== undefined && text("x-error-type") !== type) throw new Error(text("x-error-type"));
+	if (text("x-original-channel") !== stage.channel("tx-auth")) {
+		throw new Error(`dead letter of ${text("x-original-channel")}`);
+	}
+}
+
+/** The service of docs/delivery.md, and an action. */
+function plain(handled: unknown[]): ServiceSchema {
+	return {
+		name: "legacy",
+		actions: {
+			t: (ctx: Context) => handled.push(ctx.params),
+		},
+		channels: {
+			"tx-legacy": {
+				async handler(this: { broker: ServiceBroker }, payload: unknown, raw: unknown) {
+					const { channelAdapter: adapter } = this.broker as ServiceBroker & {
+						channelAdapter: {
+							parseMessageHeaders(raw: unknown): Record<string, unknown>;
+						};
+					};
+					const headers = adapter.parseMessageHeaders(raw);
+					handled.push(payload);
+					const text = (name: string) =>
+						decodeURIComponent(String(headers[`lottor-${name}`]));
+					const [answer] = await this.broker.call<ItemAnswer[], object>("lottor.report", {
+						items: [
+							{
+								id: text("id"),
+								receipt: text("receipt"),
+								attempt: Number(text("attempt")),
+								revision: Number(text("revision")),
+								storeId: null,
+								result: "consumed",
+							},
+						],
+					});
+					if (answer?.result !== "ok") throw new Error(answer?.result);
+				},
+			},
+		},
+	} as ServiceSchema;
+}
