@@ -4,7 +4,7 @@ import { expect } from "@jest/globals";
 import type { ServiceBroker } from "moleculer";
 
 import { within } from "../../support/live-clock.ts";
-import { addService, INTERVAL, type Peer, seenBy, TIMEOUT } from "./nodes.ts";
+import { addService, INTERVAL, type Peer, REGISTRY_TIMEOUT, seenBy, TIMEOUT } from "./nodes.ts";
 import type { Stage } from "./stage.ts";
 
 /** How long the registry is cut off, in seconds. */
@@ -153,7 +153,8 @@ const leave: Case = async (stage) => {
 
 /** How long a node may be taken for alive after its last sign of life. */
 const silence = ({ subject }: Stage) => {
-	return (TIMEOUT + INTERVAL) * 1_000 + SLACK + (subject.livesByRegistry ? SWEEP : 0);
+	if (subject.livesByRegistry) return (REGISTRY_TIMEOUT + INTERVAL) * 1_000 + SLACK + SWEEP;
+	return (TIMEOUT + INTERVAL) * 1_000 + SLACK;
 };
 
 const killed: Case = async (stage) => {

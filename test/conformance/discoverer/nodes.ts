@@ -8,6 +8,8 @@ import { EurekaDiscoverer, resolveDiscoverer } from "../../../adapters/discovere
 /** Seconds. Short, so that a suite of time-outs ends; the jitter of Moleculer's timers is ±0.5 s. */
 export const INTERVAL = 1;
 export const TIMEOUT = 4;
+/** Where the registry itself tells who lives: it does not know that a node's machine is busy. */
+export const REGISTRY_TIMEOUT = 6;
 
 /** What one node is made of. */
 export interface NodeSpec {
@@ -37,7 +39,7 @@ export function makeNode(spec: NodeSpec, loud = false): ServiceBroker {
 		namespace,
 		transporter,
 		heartbeatInterval: INTERVAL,
-		heartbeatTimeout: TIMEOUT,
+		heartbeatTimeout: /^(etcd3|redis):/.test(registry) ? REGISTRY_TIMEOUT : TIMEOUT,
 		requestTimeout: 10_000,
 		registry: { discoverer: discovererOf(registry) },
 		skipProcessEventRegistration: true,
