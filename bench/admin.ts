@@ -16,7 +16,7 @@ import {
 import { newStoreId, systemRandom } from "../protocol/index.ts";
 import { LottorAdmin, newAdminToken } from "../services/admin/index.ts";
 import { Coordinator } from "../services/coordinator/index.ts";
-import { seed, SEEDED_FIELDS } from "../scripts/seed/seed.ts";
+import { seed, SEEDED_FIELDS } from "./admin-data.ts";
 
 const LIST_BAR_MS = 100;
 const OVERVIEW_BAR_MS = 300;

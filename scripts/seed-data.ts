@@ -1,44 +1,58 @@
-// Fills a coordinator store with made-up but lifelike groups:
-//   npm run seed-data -- --groups 100000 [--store sqlite:./data/lottor.db]
-// On SQLite they are spread over the last six days; other stores have a clock of their own.
+import { mkdirSync } from "node:fs";
 import { parseArgs } from "node:util";
 
 import { resolveCoordinatorStore } from "../adapters/coordinator-store/index.ts";
-import { systemRandom } from "../protocol/index.ts";
+import { messageOf, systemRandom } from "../protocol/index.ts";
 import { readSettings } from "../services/settings.ts";
-import { seed, SEEDED_FIELDS } from "./seed/seed.ts";
+import { setClock } from "./seed-data/clock.ts";
+import { seed } from "./seed-data/seed.ts";
 
-const SPAN_MS = 6 * 86_400_000;
+const HELP = `npm run seed-data -- [--groups 10000] [--days 30]
 
-const { values } = parseArgs({
-	options: {
-		groups: { type: "string", default: "100000" },
-		store: { type: "string", default: readSettings().lottorStore },
-	},
-});
-const groups = Number(values.groups);
-if (!Number.isSafeInteger(groups) || groups < 1) {
-	console.error("--groups must be a whole number of 1 or more");
-	process.exit(1);
+Fills the coordinator's store (LOTTOR_STORE, or data/lottor.db) with made-up groups, to try the admin
+UI with. Stop what uses the store first.`;
+
+async function main(): Promise<number> {
+	const { values } = parseArgs({
+		options: {
+			groups: { type: "string", default: "10000" },
+			days: { type: "string", default: "30" },
+			help: { type: "boolean", default: false },
+		},
+	});
+	const [groups, days] = [Number(values.groups), Number(values.days)];
+	if (values.help || !(groups > 0) || !(days > 0)) {
+		console.log(HELP);
+		return values.help ? 0 : 2;
+	}
+	const settings = readSettings();
+	mkdirSync(settings.data, { recursive: true });
+	const now = Date.now();
+	const clock = setClock(now);
+	const store = resolveCoordinatorStore(settings.lottorStore, "LOTTOR_STORE", {
+		clock,
+		random: systemRandom,
+	});
+	await store.open();
+	try {
+		await seed(store, clock, {
+			groups,
+			days,
+			now,
+			random: systemRandom,
+			progress(stored) {
+				if (stored % 10_000 === 0) console.log(`${stored} groups`);
+			},
+		});
+	} finally {
+		await store.close();
+	}
+	const seconds = ((Date.now() - now) / 1_000).toFixed(1);
+	console.log(`${groups} groups are stored in ${store.description} (${seconds} s)`);
+	return 0;
 }
 
-let now = Date.now() - SPAN_MS;
-const clock = { now: () => now, after: () => ({ cancel: () => undefined }) };
-const store = resolveCoordinatorStore(values.store, "--store", { clock, random: systemRandom });
-await store.open();
-const began = performance.now();
-await seed(
-	store,
-	groups,
-	(done) => {
-		now = Math.round(Date.now() - SPAN_MS * (1 - done / groups));
-	},
-	(done) => {
-		if (done % 50_000 === 0 || done === groups) console.log(`${done} of ${groups} groups`);
-	},
-);
-await store.close();
-console.log(`${Math.round((performance.now() - began) / 1_000)} s, in ${store.description}`);
-console.log(
-	`To search by their payloads: LOTTOR_SEARCH_FIELDS=${SEEDED_FIELDS.join(",")} npm start`,
-);
+process.exitCode = await main().catch((error: unknown) => {
+	console.error(messageOf(error));
+	return 1;
+});

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "@jest/globals";
 
 import { sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.ts";
-import { seed } from "../../scripts/seed/seed.ts";
+import { seed } from "../../bench/admin-data.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 
 test("made-up data has groups in every state, failures, and what can be searched", async () => {

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 
-import type { CoordinatorStore } from "../../adapters/coordinator-store/index.ts";
+import type { CoordinatorStore } from "../adapters/coordinator-store/index.ts";
 import {
 	type Change,
 	type Clock,
@@ -8,8 +8,8 @@ import {
 	newGroupId,
 	type NewGroup,
 	type Random,
-} from "../../protocol/index.ts";
-import { searchTerms } from "../../services/payload-paths.ts";
+} from "../protocol/index.ts";
+import { searchTerms } from "../services/payload-paths.ts";
 
 /** Payload fields that the made-up data can be searched by. */
 export const SEEDED_FIELDS = ["user.email", "order"];
