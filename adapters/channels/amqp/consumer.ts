@@ -15,6 +15,8 @@ export class AmqpConsumer implements Consumer {
 	#channel: Channel | undefined;
 	#tag = "";
 	#unsettled = 0;
+	/** A start after a loss; an end must not overtake it. */
+	#beginning: Promise<unknown> = Promise.resolve();
 
 	constructor(
 		subscription: Subscription,
@@ -65,6 +67,7 @@ export class AmqpConsumer implements Consumer {
 	}
 
 	async pause(): Promise<void> {
+		await this.#beginning;
 		await this.#channel?.cancel(this.#tag);
 	}
 
@@ -81,7 +84,7 @@ export class AmqpConsumer implements Consumer {
 		this.#channel = undefined;
 		const { ending, channel: subscribed } = this.#subscription;
 		if (ending.aborted) return;
-		void persist(
+		this.#beginning = persist(
 			ending,
 			async () => {
 				await this.#driver.whenConnected(ending);

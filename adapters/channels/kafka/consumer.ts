@@ -40,6 +40,8 @@ export class KafkaConsumer implements Consumer {
 	#client: KafkaClient | undefined;
 	#dirty = false;
 	#committing: Promise<void> | undefined;
+	/** A start after a crash; an end must not overtake it. */
+	#beginning: Promise<unknown> = Promise.resolve();
 
 	constructor(subscription: Subscription, host: DriverHost, means: Means) {
 		this.#subscription = subscription;
@@ -92,6 +94,7 @@ export class KafkaConsumer implements Consumer {
 	}
 
 	async close(): Promise<void> {
+		await this.#beginning;
 		const late = () => new Error("Kafka takes no last commit");
 		await within(LAST_COMMIT_MS, this.#commit(), late).catch(() => undefined);
 		this.#closing.abort();
@@ -111,7 +114,7 @@ export class KafkaConsumer implements Consumer {
 		const { ending } = this.#subscription;
 		if (ending.aborted) return;
 		this.#host.logger.warn(`The consumer of '${this.#name}' begins anew: ${messageOf(error)}`);
-		void persist(
+		this.#beginning = persist(
 			ending,
 			() => this.start(),
 			(again) => {

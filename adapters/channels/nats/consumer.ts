@@ -9,6 +9,7 @@ const PULL_MS = 10_000;
 /** After so long nothing comes for a request any more. */
 const PULL_OVER_MS = PULL_MS + 2_000;
 const LOOK_MS = 1_000;
+const STUCK_MS = 5_000;
 
 interface Means {
 	/** Makes stream and consumer. @returns after how many milliseconds an unacknowledged message comes again */
@@ -17,6 +18,8 @@ interface Means {
 		callback: (error: NatsError | null, message: JsMsg | null) => void,
 	): Promise<JetStreamPullSubscription>;
 	trim: (() => Promise<void>) | undefined;
+	/** Makes the consumer anew where the server has messages for it and does not hand them over. */
+	unstick(): Promise<void>;
 	readonly trimInterval: number;
 	ended(): void;
 }
@@ -61,6 +64,7 @@ export class NatsConsumer implements Consumer {
 				complain,
 			),
 			every(LOOK_MS, ending, async () => this.#pull(), complain),
+			every(STUCK_MS, ending, () => this.#unstick(), complain),
 			trim && every(trimInterval, ending, trim, complain),
 		]);
 		this.#pull();
@@ -122,6 +126,11 @@ export class NatsConsumer implements Consumer {
 		}
 		this.#held.add(message);
 		this.#subscription.take(this.#incoming(message));
+	}
+
+	async #unstick(): Promise<void> {
+		const idle = this.#held.size === 0 && this.#subscription.flow.room > 0;
+		if (idle && !this.#mending) await this.#means.unstick();
 	}
 
 	#mend(reason: unknown): void {

@@ -135,6 +135,7 @@ export class NatsDriver implements Driver {
 		const { name, group, ...own } = subscription.channel;
 		const options = (own as NatsSettings).nats;
 		const trimInterval = Number(this.#host.options.trimInterval);
+		let stuckAt: number | undefined;
 		const consumer = new NatsConsumer(subscription, this.#host, {
 			prepare: async () => {
 				await this.makeStream(name, options);
@@ -148,6 +149,20 @@ export class NatsDriver implements Driver {
 					config: { durable_name: durableOf(group) },
 					callbackFn: callback,
 				}),
+			unstick: async () => {
+				const info = await this.#managing.consumers.info(streamOf(name), durableOf(group));
+				const { num_pending, num_waiting, num_ack_pending, delivered, ack_floor } = info;
+				const stuck = num_pending > 0 && num_waiting > 0 && num_ack_pending === 0;
+				const before = stuckAt;
+				stuckAt = stuck ? delivered.consumer_seq : undefined;
+				if (!stuck || before !== stuckAt) return;
+				// Seen with server 2.9, where a stream was deleted and made again at once.
+				this.#host.logger.warn(
+					`NATS hands over nothing of '${name}': its consumer is made anew`,
+				);
+				await this.#managing.consumers.delete(streamOf(name), durableOf(group));
+				await this.makeConsumer(name, group, options, ack_floor.stream_seq + 1);
+			},
 			trim: trimInterval > 0 ? () => this.#trim(name) : undefined,
 			trimInterval,
 			ended: () => this.#consumers.delete(consumer),
@@ -196,6 +211,7 @@ export class NatsDriver implements Driver {
 		channel: string,
 		group: string,
 		own: NatsSettings["nats"],
+		from?: number,
 	): Promise<ConsumerConfig> {
 		const stream = streamOf(channel);
 		const { consumers } = this.#managing;
@@ -206,7 +222,7 @@ export class NatsDriver implements Driver {
 			if (!isMissing(error)) throw error;
 		}
 		const { AckPolicy, DeliverPolicy } = this.#nats;
-		const start = await this.#afterStock(stream, group);
+		const start = from ?? (await this.#afterStock(stream, group));
 		const config: Partial<ConsumerConfig> = {
 			deliver_policy: DeliverPolicy.All,
 			...this.#settings.consumerOptions?.config,
