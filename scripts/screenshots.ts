@@ -165,7 +165,7 @@ async function shoot(context: BrowserContext, stage: Stage, kind: string): Promi
 	await page.goto("/groups");
 	await page.locator("tbody a").first().waitFor();
 	await page.keyboard.press("Control+k");
-	await page.keyboard.type("ret");
+	await page.keyboard.type("co");
 	await shot("palette");
 }
 
