@@ -11,7 +11,7 @@ import type { Guarantee } from "../../protocol/index.ts";
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
 import { DATABASES, type Databases } from "./databases.ts";
 import { NETWORK, type Network, overNetwork } from "./network.ts";
-import { FAULT, type FaultPoint, type NodeName, NODES, READY } from "./words.ts";
+import { FAULT, type FaultPoint, type NodeName, NODES, READY, SERVICES } from "./words.ts";
 
 const NODE_FILE = new URL("./node.ts", import.meta.url).pathname;
 const START_MS = 60_000;
@@ -103,6 +103,8 @@ export class Cluster {
 			const pid = await this.call<number>(`${name}-faults.pid`, {}, name).catch(() => 0);
 			return pid === child.pid;
 		});
+		// Its other services may have become known later.
+		await this.#broker.waitForServices([...SERVICES[name]], START_MS);
 	}
 
 	/** Starts those of the processes that do not run. */

@@ -14,3 +14,11 @@ export const FAULT = "FAULT";
 /** Names of the services that only consume. */
 export const CONSUMERS = ["stock", "mail", "points"] as const;
 export type Consumer = (typeof CONSUMERS)[number];
+
+/** What each process offers, besides the way to its faults. */
+export const SERVICES: Readonly<Record<NodeName, readonly string[]>> = {
+	coordinator: ["lottor"],
+	producer: ["user", "shop"],
+	consumer: ["auth", ...CONSUMERS],
+	bank: ["bank"],
+};

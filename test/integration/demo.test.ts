@@ -6,6 +6,8 @@ import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { kafka } from "../../scripts/servers/kafka.ts";
 import { nats } from "../../scripts/servers/nats.ts";
 import { rabbitmq } from "../../scripts/servers/rabbitmq.ts";
+import { mongodb } from "../../scripts/servers/mongodb.ts";
+import { postgres } from "../../scripts/servers/postgres.ts";
 import { redis } from "../../scripts/servers/redis.ts";
 import { Runner } from "../support/runner.ts";
 import { withServer } from "../support/servers.ts";
@@ -38,6 +40,7 @@ interface Result {
 	readonly ok: boolean;
 	readonly scenarios: readonly {
 		readonly name: string;
+		readonly guarantee: string;
 		readonly ok: boolean;
 		readonly group: string;
 		readonly messages: readonly { readonly state: string }[];
@@ -152,3 +155,46 @@ test("npm run demo: --help lists the scenarios", async () => {
 	expect(await demo.ended()).toEqual([0, null]);
 	for (const name of ALL) expect(demo.output).toContain(name);
 });
+
+/** The quick ones; the rest differs by store in time only. */
+const ON_SERVERS = [
+	"success",
+	"local-failure",
+	"producer-killed-after-commit",
+	"coordinator-killed",
+];
+
+for (const [kind, guarantee] of [
+	[postgres, "transactional"],
+	[redis, "recorded"],
+	[mongodb, "transactional"],
+] as const) {
+	const title = `npm run demo: coordinator on mongodb, services on ${kind.name}`;
+	withServer(mongodb, title, (coordinator) => {
+		withServer(kind, title, (participants) => {
+			test(
+				`${title}: as a ${guarantee} store promises`,
+				async () => {
+					const demo = new Runner(
+						"demo",
+						{ TMPDIR: folder },
+						[
+							`--json --coordinator-store ${coordinator} --participant-store ${participants}`,
+							...ON_SERVERS.map((name) => `--only ${name}`),
+						].join(" "),
+					);
+					const end = await demo.ended();
+					const last = demo.stdout.trimEnd().split("\n").at(-1) ?? "";
+					const { ok, scenarios } = JSON.parse(last) as Result;
+
+					expect(scenarios.filter((one) => !one.ok)).toEqual([]);
+					expect(scenarios.map((one) => [one.name, one.guarantee])).toEqual(
+						ON_SERVERS.map((name) => [name, guarantee]),
+					);
+					expect({ ok, end }).toEqual({ ok: true, end: [0, null] });
+				},
+				PATIENCE_MS,
+			);
+		});
+	});
+}
