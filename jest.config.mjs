@@ -2,6 +2,8 @@ export default {
 	testEnvironment: "node",
 	testMatch: ["<rootDir>/test/**/*.test.ts"],
 	testTimeout: 20_000,
+	// Most of the time goes by waiting for servers, time-outs and killed processes.
+	maxWorkers: 2,
 	// Of the discoverers' cases, which take turns among themselves.
 	maxConcurrency: 100,
 	extensionsToTreatAsEsm: [".ts"],
