@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from "node:timers/promises";
+
 import type * as Nats from "nats";
 import type {
 	ConnectionOptions,
@@ -25,6 +27,11 @@ const PING_MS = 5_000;
 const MISSING_PINGS = 2;
 const RECONNECT_MS = 500;
 const FLUSH_MS = 2_000;
+/**
+ * Server 2.9 removes a deleted stream's files a little later, and with them what a stream of the same
+ * name has taken and confirmed meanwhile.
+ */
+const REMAKE_MS = 1_000;
 /** What the server takes where it does not say. */
 const MAX_BYTES = 1_024 * 1_024;
 /** Stands in the description of streams that this adapter made and may trim. */
@@ -47,6 +54,8 @@ export class NatsDriver implements Driver {
 	readonly #host: DriverHost;
 	readonly #settings: NonNullable<NatsSettings["nats"]>;
 	readonly #declared = new Once();
+	/** Streams that there were: one that is gone was deleted. */
+	readonly #seen = new Set<string>();
 	readonly #consumers = new Set<NatsConsumer>();
 	#library: Library | undefined;
 	#connection: NatsConnection | undefined;
@@ -136,6 +145,7 @@ export class NatsDriver implements Driver {
 		const options = (own as NatsSettings).nats;
 		const trimInterval = Number(this.#host.options.trimInterval);
 		let stuckAt: number | undefined;
+		let remade = false;
 		const consumer = new NatsConsumer(subscription, this.#host, {
 			prepare: async () => {
 				await this.makeStream(name, options);
@@ -155,7 +165,18 @@ export class NatsDriver implements Driver {
 				const stuck = num_pending > 0 && num_waiting > 0 && num_ack_pending === 0;
 				const before = stuckAt;
 				stuckAt = stuck ? delivered.consumer_seq : undefined;
+				if (!stuck) remade = false;
 				if (!stuck || before !== stuckAt) return;
+				if (remade && (await this.#hasLost(name))) {
+					this.#host.logger.error(
+						`NATS has lost what it confirmed for '${name}': its stream is made anew`,
+					);
+					await this.#managing.streams.delete(streamOf(name));
+					await this.makeStream(name, options);
+					await this.makeConsumer(name, group, options);
+					return;
+				}
+				remade = true;
 				// Seen with server 2.9, where a stream was deleted and made again at once.
 				this.#host.logger.warn(
 					`NATS hands over nothing of '${name}': its consumer is made anew`,
@@ -202,7 +223,25 @@ export class NatsDriver implements Driver {
 			await this.#managing.streams.info(name);
 		} catch (error) {
 			if (!isMissing(error)) throw error;
+			if (this.#seen.has(name)) await sleep(REMAKE_MS);
 			await this.#managing.streams.add(config);
+		}
+		this.#seen.add(name);
+	}
+
+	/** Whether the stream counts messages that it can't give out any more. */
+	async #hasLost(channel: string): Promise<boolean> {
+		const { streams } = this.#managing;
+		const name = streamOf(channel);
+		const { state } = await streams.info(name);
+		if (state.messages === 0) return false;
+		try {
+			await streams.getMessage(name, { seq: state.first_seq });
+			return false;
+		} catch (error) {
+			if (!/no message found/i.test(messageOf(error))) throw error;
+			// It may have been trimmed since.
+			return (await streams.info(name)).state.first_seq === state.first_seq;
 		}
 	}
 
