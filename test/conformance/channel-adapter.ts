@@ -1,15 +1,13 @@
 import { afterAll, beforeAll, describe, it } from "@jest/globals";
 
 import { cacheFolder } from "../../scripts/servers/tools.ts";
+import { type CaseTable, renderCases } from "../support/case-table.ts";
 import { CASES, type CaseName, HEAVY } from "./channel-adapter/cases.ts";
 import { Stage } from "./channel-adapter/stage.ts";
 import { type Subject, SUBJECTS } from "./channel-adapter/subjects.ts";
 
 const LIMIT_MS = 240_000;
 const HOW_TO_START = "Start it by `npm run servers -- up redis rabbitmq kafka nats`";
-
-/** What came of a case: empty where it did not run. */
-type Table = Map<CaseName, Map<string, string>>;
 
 /**
  * What every hardened channels adapter has to do, on a real broker, without Lottor. Adapters play a
@@ -19,7 +17,7 @@ type Table = Map<CaseName, Map<string, string>>;
  * where LOTTOR_REQUIRE_SERVERS is 1
  */
 export function channelAdapterSuite(env: Readonly<Record<string, string | undefined>>): void {
-	const table: Table = new Map();
+	const table: CaseTable<CaseName> = new Map();
 	const chosen = env["LOTTOR_CHANNELS"]?.toLowerCase().split(",");
 	const subjects = SUBJECTS.filter(({ name }) => chosen?.includes(name.toLowerCase()) ?? true);
 
@@ -67,8 +65,9 @@ export function channelAdapterSuite(env: Readonly<Record<string, string | undefi
 	}
 
 	afterAll(() => {
+		const columns = subjects.map(({ name }) => name);
 		// Not console.log, to which Jest adds where it was called.
-		process.stdout.write(`\n${render(table, subjects)}\n\n`);
+		process.stdout.write(`\n${renderCases(table, columns)}\n\n`);
 	});
 }
 
@@ -93,18 +92,4 @@ function urlOf(
 	env: Readonly<Record<string, string | undefined>>,
 ): string | undefined {
 	return kind.installed(cacheFolder()) ? env[kind.variable] : undefined;
-}
-
-function render(table: Table, subjects: readonly Subject[]): string {
-	const names = subjects.map(({ name }) => name);
-	const rows = [
-		["", ...names],
-		...[...table].map(([name, cells]) => [name, ...names.map((one) => cells.get(one) ?? "-")]),
-	];
-	const widths = rows[0]?.map((_, column) => {
-		return Math.max(...rows.map((row) => (row[column] ?? "").length));
-	});
-	return rows
-		.map((row) => row.map((cell, column) => cell.padEnd(widths?.[column] ?? 0)).join("  "))
-		.join("\n");
 }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, it } from "@jest/globals";
 
 import { cacheFolder } from "../../scripts/servers/tools.ts";
+import { type CaseTable, renderCases } from "../support/case-table.ts";
 import { serverUrl } from "../support/servers.ts";
 import { CASES, type CaseName } from "./delivery/cases.ts";
 import { DeliveryStage } from "./delivery/stage.ts";
@@ -9,16 +10,13 @@ import { type DeliverySubject, SUBJECTS } from "./delivery/subjects.ts";
 /** Far above what it takes: a busy machine is no failure. */
 const LIMIT_MS = 600_000;
 
-/** What came of each case, by case and way of delivery. */
-type Table = Map<CaseName, Map<string, string>>;
-
 /**
  * What delivery has to do through everything that can happen on the way, from the producer's commit to
  * the consumer's database: by calls, and over each message broker, on real servers. All ways play a
  * case at the same time, each in a namespace of its own, and then the next one.
  */
 export function deliverySuite(): void {
-	const table: Table = new Map();
+	const table: CaseTable<CaseName> = new Map();
 	const missing = SUBJECTS.filter((one) => urlOf(one) === undefined);
 	for (const { name, broker } of missing) {
 		process.stdout.write(
@@ -60,8 +58,9 @@ export function deliverySuite(): void {
 	}
 
 	afterAll(() => {
+		const columns = SUBJECTS.map(({ name }) => name);
 		// Not console.log, to which Jest adds where it was called.
-		process.stdout.write(`\n${render(table)}\n\n`);
+		process.stdout.write(`\n${renderCases(table, columns, "")}\n\n`);
 	});
 }
 
@@ -80,18 +79,4 @@ async function play(subject: DeliverySubject, name: CaseName): Promise<string> {
 function urlOf({ broker }: DeliverySubject): string | undefined {
 	if (!broker) return "";
 	return broker.kind.installed(cacheFolder()) ? serverUrl(broker.kind) : undefined;
-}
-
-function render(table: Table): string {
-	const names = SUBJECTS.map(({ name }) => name);
-	const rows = [
-		["", ...names],
-		...[...table].map(([name, cells]) => [name, ...names.map((one) => cells.get(one) ?? "")]),
-	];
-	const widths = rows[0]?.map((_, column) =>
-		Math.max(...rows.map((row) => (row[column] ?? "").length)),
-	);
-	return rows
-		.map((row) => row.map((cell, column) => cell.padEnd(widths?.[column] ?? 0)).join("  "))
-		.join("\n");
 }

@@ -1,6 +1,7 @@
 import { afterAll, it } from "@jest/globals";
 
 import { cacheFolder } from "../../scripts/servers/tools.ts";
+import { type CaseTable, renderCases } from "../support/case-table.ts";
 import { Turns } from "../support/turns.ts";
 import { type Case, CASES, type CaseName, CROWD, LONG } from "./discoverer/cases.ts";
 import { type Servers, Stage } from "./discoverer/stage.ts";
@@ -12,9 +13,6 @@ const LIGHT = new Turns(12);
 const HEAVY = new Turns(1);
 const HOW_TO_START = "Start it by `npm run servers -- up redis nats etcd consul zookeeper eureka`";
 
-/** What came of a case: empty where it did not run. */
-type Table = Map<CaseName, Map<string, string>>;
-
 /**
  * What every discoverer has to do, on a real registry and with a real transporter. Many cases, which
  * mostly wait, are played at the same time, each in a namespace of its own.
@@ -23,7 +21,7 @@ type Table = Map<CaseName, Map<string, string>>;
  * where LOTTOR_REQUIRE_SERVERS is 1
  */
 export function discovererSuite(env: Readonly<Record<string, string | undefined>>): void {
-	const table: Table = new Map();
+	const table: CaseTable<CaseName> = new Map();
 	const chosen = env["LOTTOR_DISCOVERERS"]?.toLowerCase().split(",");
 	const subjects = SUBJECTS.filter(({ name }) => chosen?.includes(name.toLowerCase()) ?? true);
 
@@ -58,8 +56,9 @@ export function discovererSuite(env: Readonly<Record<string, string | undefined>
 	}
 
 	afterAll(() => {
+		const columns = subjects.map(({ name }) => name);
 		// Not console.log, to which Jest adds where it was called.
-		process.stdout.write(`\n${render(table, subjects)}\n\n`);
+		process.stdout.write(`\n${renderCases(table, columns)}\n\n`);
 	});
 }
 
@@ -93,18 +92,4 @@ function serversOf(
 	const { NATS_URL: nats, REDIS_URL: redis } = env;
 	if (!registry || !nats || !redis || !kind.installed(cacheFolder())) return undefined;
 	return { registry, nats, redis };
-}
-
-function render(table: Table, subjects: readonly Subject[]): string {
-	const names = subjects.map(({ name }) => name);
-	const rows = [
-		["", ...names],
-		...[...table].map(([name, cells]) => [name, ...names.map((one) => cells.get(one) ?? "-")]),
-	];
-	const widths = rows[0]?.map((_, column) => {
-		return Math.max(...rows.map((row) => (row[column] ?? "").length));
-	});
-	return rows
-		.map((row) => row.map((cell, column) => cell.padEnd(widths?.[column] ?? 0)).join("  "))
-		.join("\n");
 }
