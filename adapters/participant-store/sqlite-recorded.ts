@@ -1,6 +1,7 @@
 import type { Outcome } from "../../protocol/index.ts";
 import { type RecordedBackend, RecordedParticipantStore } from "./recorded.ts";
 import type { InboxRow, OutcomeRow } from "./rules.ts";
+import { SQL } from "./sqlite-schema.ts";
 import {
 	insertInbox,
 	insertOutcome,
@@ -8,7 +9,6 @@ import {
 	readInbox,
 	readOutcome,
 	replaceInbox,
-	SQL,
 	SqliteTables,
 	type SqliteStoreOptions,
 } from "./sqlite-tables.ts";

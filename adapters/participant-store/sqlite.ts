@@ -24,6 +24,7 @@ import {
 	resolution,
 	SHORT_WAIT_MS,
 } from "./rules.ts";
+import { SQL } from "./sqlite-schema.ts";
 import {
 	insertInbox,
 	insertOutcome,
@@ -31,7 +32,6 @@ import {
 	readInbox,
 	readOutcome,
 	replaceInbox,
-	SQL,
 	SqliteTables,
 	type SqliteStoreOptions,
 } from "./sqlite-tables.ts";

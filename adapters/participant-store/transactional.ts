@@ -82,6 +82,8 @@ export interface TransactionalBackend<Tx extends OpenTransaction> extends RowBac
 	 * @throws LOTTOR_INVALID_REQUEST when `join` is no open transaction of this store
 	 */
 	nest(join: TxBase, group: string): Promise<Tx>;
+	/** Runs `fn`, where the store must know what runs inside of the transaction (R12). */
+	inside?<T>(tx: Tx, fn: () => Promise<T>): Promise<T>;
 	/** Gives back what the outermost transaction had. */
 	release(tx: Tx): void;
 
@@ -331,8 +333,10 @@ export class TransactionalParticipantStore<
 		let tx: Tx | undefined;
 		let ending: Ending;
 		try {
-			tx = await this.#backend.begin(group);
-			await limited(this.#backend.clock, limit, body(tx));
+			const begun = (tx = await this.#backend.begin(group));
+			const work = () => body(begun);
+			const running = this.#backend.inside?.(begun, work) ?? work();
+			await limited(this.#backend.clock, limit, running);
 			tx.close();
 			ending = tx.lost ? await this.#undone(tx, tx.lost.error) : await tx.commit();
 		} catch (error) {

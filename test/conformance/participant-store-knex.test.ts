@@ -7,7 +7,9 @@ import type { TxBase } from "../../adapters/participant-store/index.ts";
 import type { ServerKind } from "../../scripts/servers/kind.ts";
 import { mysql } from "../../scripts/servers/mysql.ts";
 import { postgres } from "../../scripts/servers/postgres.ts";
+import { type Clock, systemClock } from "../../protocol/index.ts";
 import { FaultProxy } from "../support/fault-proxy.ts";
+import { newSqlitePlace } from "../support/knex-sqlite.ts";
 import { withServer } from "../support/servers.ts";
 import { type ParticipantBench, participantStoreSuite } from "./participant-store.ts";
 
@@ -33,6 +35,63 @@ for (const [kind, title] of [
 			});
 		}
 	});
+}
+
+for (const guarantee of GUARANTEES) {
+	participantStoreSuite(`knex on SQLite, ${guarantee}`, {
+		guarantee,
+		shared: true,
+		faults: true,
+		races: 1_000,
+		make: () => sqliteBench(guarantee),
+	});
+}
+
+/** Each store has a Knex, and a connection, of its own, as in another process. */
+async function sqliteBench(guarantee: Guarantee): Promise<ParticipantBench> {
+	const place = newSqlitePlace();
+	const plain = place.knex();
+	await plain.schema.createTable("business", (table) => {
+		table.increments("place");
+		table.string("name");
+	});
+
+	return {
+		store: (clock) =>
+			knexParticipantStore(place.knex(), {
+				guarantee,
+				clock: hurried(clock),
+				now: () => clock.now(),
+			}),
+		write: async (tx: TxBase, name) => {
+			if (guarantee === "transactional")
+				await (tx as KnexTx).trx("business").insert({ name });
+			else await whenFree(() => plain("business").insert({ name }));
+		},
+		rows: () => plain("business").orderBy("place").pluck<string[]>("name"),
+		failCommit: (when) => place.failAt(CRUCIAL[guarantee], when),
+		close: () => place.remove(),
+	};
+}
+
+/** The clock by hand, but for the moments in which a lock of another connection is waited for. */
+function hurried(clock: Clock): Clock {
+	return {
+		now: () => clock.now(),
+		after: (ms, fn) => (ms < 10 ? systemClock : clock).after(ms, fn),
+	};
+}
+
+async function whenFree(write: () => Promise<unknown>): Promise<void> {
+	for (;;) {
+		try {
+			await write();
+			return;
+		} catch (error) {
+			if ((error as { code?: string }).code !== "SQLITE_BUSY") throw error;
+			await new Promise((resolve) => setImmediate(resolve));
+		}
+	}
 }
 
 async function bench(

@@ -12,7 +12,7 @@ import {
 	resolveParticipantStore,
 	SqliteParticipantStore,
 } from "../../adapters/participant-store/index.ts";
-import { SQL } from "../../adapters/participant-store/sqlite-tables.ts";
+import { SQL } from "../../adapters/participant-store/sqlite-schema.ts";
 import { openSqliteFile } from "../../adapters/sqlite/index.ts";
 import { type Clock, systemClock, systemRandom as random } from "../../protocol/index.ts";
 import { ManualClock } from "../support/manual-clock.ts";

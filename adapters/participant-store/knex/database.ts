@@ -9,10 +9,11 @@ import {
 	type Random,
 } from "../../../protocol/index.ts";
 import { StoreClock } from "../../store-clock.ts";
-import { type InboxRow, isId, type OutcomeRow } from "../rules.ts";
-import { within } from "../within.ts";
+import { type InboxRow, isId, type OutcomeRow, SHORT_WAIT_MS } from "../rules.ts";
+import { limited, within } from "../within.ts";
 import type { UnsettledMessage } from "../contract.ts";
 import type { Dialect, Row } from "./dialect.ts";
+import type { KnexClient, OneWriter, Taken } from "./one-writer.ts";
 import { inboxOf, inboxValues, outcomeOf, outcomeValues, SQL, text } from "./rows.ts";
 import { plainMessage, Session, type SessionHost, storeError } from "./session.ts";
 import { type KnexSource, openSource, type OpenedSource } from "./source.ts";
@@ -22,6 +23,8 @@ export const SCHEMA = 1;
 
 /** How long a connection may take to come. Milliseconds. */
 const CONNECT_MS = 4_000;
+/** How long the only writer is waited for. Milliseconds. */
+const LOCK_MS = 10_000;
 /** Most rows that one statement names. */
 const CHUNK = 500;
 
@@ -39,14 +42,16 @@ export class KnexDatabase implements SessionHost {
 	readonly #options: KnexStoreOptions;
 	readonly #time: StoreClock;
 	#opened: OpenedSource | undefined;
-	/** Connections that somebody has, with the pool that each is of. */
-	readonly #held = new Map<unknown, PooledClient>();
+	/** Connections that somebody has. */
+	readonly #held = new Map<unknown, Taken>();
+	/** Connections of the only writer that were looked at. */
+	readonly #sound = new WeakSet<object>();
 
 	constructor(source: KnexSource, options: KnexStoreOptions) {
 		this.#source = source;
 		this.#options = options;
 		this.#time = new StoreClock(options.clock, async () => {
-			const { rows } = await this.session((one) => one.query(this.dialect.time));
+			const { rows } = await this.read((one) => one.query(this.dialect.time));
 			return Number(rows[0]?.["now"]);
 		});
 	}
@@ -93,41 +98,88 @@ export class KnexDatabase implements SessionHost {
 		await opened?.close();
 	}
 
-	/** Runs `fn` with a connection of its own. */
-	async session<T>(fn: (session: Session) => Promise<T>): Promise<T> {
-		const session = await this.acquire();
+	/** Where there is one writer: it. */
+	get writer(): OneWriter | undefined {
+		return this.#open.writer;
+	}
+
+	/** Runs `fn` with a connection of its own; again where it met a lock that is waited for. */
+	async session<T>(fn: (session: Session) => Promise<T>, wait = LOCK_MS): Promise<T> {
+		const session = await this.#acquire(true, wait);
 		try {
-			return await fn(session);
+			return await session.patiently(() => fn(session));
 		} finally {
 			this.giveBack(session);
 		}
 	}
 
-	/** Takes a connection, for {@link giveBack}. */
-	async acquire(): Promise<Session> {
-		const { knex } = this.#open;
-		const { client } = knex as unknown as { client: PooledClient };
-		let late = false;
-		const acquiring = client.acquireConnection();
+	/** Runs `fn`, which only reads what is committed: where there is one writer, it waits for no work. */
+	async read<T>(fn: (session: Session) => Promise<T>): Promise<T> {
+		const { writer } = this.#open;
+		if (!writer) return this.session(fn);
+		const session = await this.#reader(writer);
 		try {
-			const connection = await within(this, CONNECT_MS, acquiring, () => (late = true));
-			this.#held.set(connection, client);
-			return new Session(this, knex, connection);
+			return await session.patiently(() => fn(session));
+		} finally {
+			if (session.isBroken) await writer.forgetReader(session.connection);
+		}
+	}
+
+	/**
+	 * Takes a connection for a transaction of the service, for {@link giveBack}.
+	 * @throws LOTTOR_STORE_BUSY where there is one writer, and it was not free in time, or is waited
+	 *   for inside of the transaction that has it
+	 */
+	acquireForWork(): Promise<Session> {
+		return this.#acquire(false, LOCK_MS);
+	}
+
+	/** Waits until the transaction that is open on the connection is the writer, where there is one. */
+	async lock(session: Session): Promise<void> {
+		const { oneWriter } = this.dialect;
+		if (oneWriter) await session.patiently(() => oneWriter.lock(session.connection));
+	}
+
+	/** Also while it is being closed, which waits for what is held. */
+	giveBack(session: Session): void {
+		const { connection } = session;
+		// One that could not be rolled back would take in what others write on it.
+		if (this.#opened?.dialect.oneWriter?.isInTransaction(connection)) session.destroy();
+		this.#held.get(connection)?.giveBack();
+		this.#held.delete(connection);
+	}
+
+	async #reader(writer: OneWriter): Promise<Session> {
+		const until = this.clock.now() + LOCK_MS;
+		try {
+			return new Session(this, this.knex, await writer.reader(), until);
 		} catch (error) {
-			if (late) {
-				acquiring
-					.then((connection) => client.releaseConnection(connection))
-					.catch(() => undefined);
-			}
 			throw storeError(this, error);
 		}
 	}
 
-	/** Also while it is being closed, which waits for what is held. */
-	giveBack({ connection }: Session): void {
-		const client = this.#held.get(connection);
-		this.#held.delete(connection);
-		void client?.releaseConnection(connection);
+	async #acquire(detached: boolean, wait: number): Promise<Session> {
+		const { knex, writer } = this.#open;
+		const until = this.clock.now() + wait;
+		let late = false;
+		const timeoutError = () => {
+			late = true;
+			const text = `${this.place}: its only connection was not free in time`;
+			return new LottorError("LOTTOR_STORE_BUSY", text, { place: this.place });
+		};
+		const taking = writer ? writer.take(detached) : take(knex.client as KnexClient);
+		try {
+			const taken = await (writer
+				? limited(this.clock, { timeout: wait, timeoutError }, taking)
+				: within(this, CONNECT_MS, taking, () => (late = true)));
+			this.#held.set(taken.connection, taken);
+			const session = new Session(this, knex, taken.connection, writer && until);
+			this.#mustBeSound(session);
+			return session;
+		} catch (error) {
+			if (late) taking.then((taken) => taken.giveBack()).catch(() => undefined);
+			throw storeError(this, error);
+		}
 	}
 
 	/**
@@ -138,7 +190,7 @@ export class KnexDatabase implements SessionHost {
 		return this.session(async (session) => {
 			const { dialect } = this;
 			try {
-				await dialect.beginShort(session);
+				await session.patiently(() => dialect.beginShort(session));
 				const value = await fn(session);
 				await session.query(end);
 				await dialect.endShort(session);
@@ -147,7 +199,7 @@ export class KnexDatabase implements SessionHost {
 				await this.#undo(session);
 				throw error;
 			}
-		});
+		}, SHORT_WAIT_MS);
 	}
 
 	async outcomes(ids: readonly unknown[]): Promise<(OutcomeRow | undefined)[]> {
@@ -178,7 +230,7 @@ export class KnexDatabase implements SessionHost {
 	}
 
 	async unconfirmed(before: number, limit: number) {
-		const { rows } = await this.session((one) => one.query(SQL.unconfirmed, [before, limit]));
+		const { rows } = await this.read((one) => one.query(SQL.unconfirmed, [before, limit]));
 		return rows.map((row) => ({ id: text(row["id"]), coordinator: text(row["coordinator"]) }));
 	}
 
@@ -188,7 +240,7 @@ export class KnexDatabase implements SessionHost {
 
 	/** The row as it stands, locked until the transaction ends. */
 	async lockInbox(session: Session, id: string): Promise<InboxRow | undefined> {
-		const { rows } = await session.query(SQL.lockInbox, [id]);
+		const { rows } = await session.query(SQL.lockInbox + this.dialect.forUpdate, [id]);
 		return rows[0] && inboxOf(rows[0]);
 	}
 
@@ -217,7 +269,7 @@ export class KnexDatabase implements SessionHost {
 	}
 
 	async unsettled(before: number, limit: number): Promise<UnsettledMessage[]> {
-		const { rows } = await this.session((one) => one.query(SQL.unsettled, [before, limit]));
+		const { rows } = await this.read((one) => one.query(SQL.unsettled, [before, limit]));
 		return rows.map((row) => ({
 			id: text(row["id"]),
 			attempt: Number(row["attempt"]),
@@ -249,14 +301,15 @@ export class KnexDatabase implements SessionHost {
 	): Promise<(T | undefined)[]> {
 		const found = new Map<unknown, T>();
 		for (const chunk of chunks(ids.filter(isId))) {
-			const { rows } = await this.session((one) => one.query(sql(chunk.length), chunk));
+			const { rows } = await this.read((one) => one.query(sql(chunk.length), chunk));
 			for (const row of rows.map(read)) found.set(row.id, row);
 		}
 		return ids.map((id) => found.get(id));
 	}
 
 	async #undo(session: Session): Promise<void> {
-		if (session.isBroken) return;
+		const { oneWriter } = this.dialect;
+		if (session.isBroken || oneWriter?.isInTransaction(session.connection) === false) return;
 		try {
 			await session.query("ROLLBACK");
 			await this.dialect.endShort(session);
@@ -287,7 +340,7 @@ export class KnexDatabase implements SessionHost {
 
 	async #participant(session: Session): Promise<Row | undefined> {
 		try {
-			return (await session.query(SQL.participant)).rows[0];
+			return (await session.query(this.dialect.participant)).rows[0];
 		} catch (error) {
 			if (this.dialect.trouble(error) === "noTable") return undefined;
 			throw error;
@@ -299,10 +352,10 @@ export class KnexDatabase implements SessionHost {
 		const { dialect } = this;
 		const exists = await this.#exists(session);
 		if (!exists) for (const statement of dialect.tables) await session.query(statement);
-		const { rows } = await session.query(SQL.participant);
+		const { rows } = await session.query(dialect.participant);
 		if (rows[0]) return rows[0];
 		const store = newStoreId(this.#options.random);
-		await session.query(SQL.newParticipant, [SCHEMA, store]);
+		await session.query(dialect.newParticipant, [SCHEMA, store]);
 		return { version: SCHEMA, store };
 	}
 
@@ -324,9 +377,26 @@ export class KnexDatabase implements SessionHost {
 				return this.#unusable(
 					`its tables can't be made or used: grant this user the right to create tables (${plainMessage(cause)})`,
 				);
+			case "file":
+				return this.#unusable(
+					`its file can't be used: check its path, its folder and the rights to both (${plainMessage(cause)})`,
+				);
 			default:
 				return error;
 		}
+	}
+
+	/** @throws LOTTOR_STORE_UNUSABLE for one on which what is committed could be lost */
+	#mustBeSound(session: Session): void {
+		const { oneWriter } = this.dialect;
+		const { connection } = session;
+		if (!oneWriter || this.#sound.has(connection as object)) return;
+		const problem = oneWriter.unsafe(connection);
+		if (problem !== undefined) {
+			this.giveBack(session);
+			throw this.#unusable(problem);
+		}
+		this.#sound.add(connection as object);
 	}
 
 	#unusable(problem: string): LottorError {
@@ -338,10 +408,9 @@ export class KnexDatabase implements SessionHost {
 	}
 }
 
-/** What Knex's own transactions use of its client. */
-interface PooledClient {
-	acquireConnection(): Promise<unknown>;
-	releaseConnection(connection: unknown): Promise<void>;
+async function take(client: KnexClient): Promise<Taken> {
+	const connection = await client.acquireConnection();
+	return { connection, giveBack: () => void client.releaseConnection(connection) };
 }
 
 function* chunks(ids: readonly string[]): Generator<string[]> {

@@ -15,14 +15,15 @@ export interface Answer {
 
 /**
  * Why a statement failed. `gone`: the server or the way to it; `locked`: somebody holds a lock, and
- * the transaction is over; `login`: the server is there and refuses us.
+ * the transaction is over; `login`: the server is there and refuses us; `file`: the database's file
+ * can't be used.
  */
 export type Trouble =
-	"gone" | "locked" | "duplicate" | "noTable" | "denied" | "login" | "statement";
+	"gone" | "locked" | "duplicate" | "noTable" | "denied" | "login" | "file" | "statement";
 
 /** What differs between the databases. */
 export interface Dialect {
-	readonly name: "postgres" | "mysql";
+	readonly name: "postgres" | "mysql" | "sqlite";
 	/** npm package of the driver. */
 	readonly driver: string;
 	/** Finds a row where the tables are there. */
@@ -31,6 +32,12 @@ export interface Dialect {
 	readonly tables: readonly string[];
 	/** Inserts an outcome or changes nothing. */
 	readonly insertOutcome: string;
+	/** What a SELECT ends with, so that others can't change its row meanwhile. */
+	readonly forUpdate: string;
+	/** The version and the store's id, as `version` and `store`. */
+	readonly participant: string;
+	/** Inserts these two. */
+	readonly newParticipant: string;
 	/** Deletes at most so many rows: before, limit. */
 	readonly purgeOutcomes: string;
 	readonly purgeInbox: string;
@@ -66,9 +73,30 @@ export interface Dialect {
 	 */
 	endedBy(
 		event: { readonly error: unknown } | { readonly response: unknown },
+		connection: unknown,
 	): "rolledBack" | "committed" | undefined;
+	/** Of a database that has one writer: what Lottor does about that. */
+	readonly oneWriter?: OneWriterDialect;
 	/** Drops the connection without a word. */
 	destroy(connection: unknown): void;
+}
+
+/** What differs in a database that has one writer at a time, and whose pool has one connection. */
+export interface OneWriterDialect {
+	/** @returns why what is committed on this connection could be lost; undefined when it could not */
+	unsafe(connection: unknown): string | undefined;
+	/**
+	 * Lets statements on the connection fail at once where they would wait for a lock, and with that
+	 * keep the whole process waiting.
+	 * @returns what puts it back as it was
+	 */
+	impatient(connection: unknown): () => void;
+	/** Lets the connection read only. */
+	readOnly(connection: unknown): void;
+	/** Makes the transaction that is open on the connection the writer. */
+	lock(connection: unknown): void;
+	/** @returns whether a transaction is open on the connection */
+	isInTransaction(connection: unknown): boolean;
 }
 
 /** Columns of the inbox, in the order of its values. */

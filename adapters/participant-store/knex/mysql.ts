@@ -1,5 +1,6 @@
 import { SHORT_WAIT_MS } from "../rules.ts";
 import { type Dialect, INBOX_COLUMNS, type Row } from "./dialect.ts";
+import { PARTICIPANT } from "./rows.ts";
 import type { Session } from "./session.ts";
 
 const SCHEMA_LOCK = "lottor_participant";
@@ -25,6 +26,8 @@ const SET_WAIT = "SET SESSION innodb_lock_wait_timeout =";
 export const mysql: Dialect = {
 	name: "mysql",
 	driver: "mysql2",
+	...PARTICIPANT,
+	forUpdate: " FOR UPDATE",
 
 	hasTables: `SELECT 1 FROM information_schema.tables
 		WHERE table_schema = DATABASE() AND table_name = 'lottor_participant'`,

@@ -1,4 +1,5 @@
 import { type Dialect, INBOX_COLUMNS } from "./dialect.ts";
+import { PARTICIPANT } from "./rows.ts";
 import { SHORT_WAIT_MS } from "../rules.ts";
 
 /** Any number that nobody else uses as a key of advisory locks. */
@@ -34,6 +35,8 @@ const INSERT_INBOX = `WITH prior AS MATERIALIZED (
 export const postgres: Dialect = {
 	name: "postgres",
 	driver: "pg",
+	...PARTICIPANT,
+	forUpdate: " FOR UPDATE",
 
 	hasTables: "SELECT 1 WHERE to_regclass('lottor_participant') IS NOT NULL",
 	tables: [

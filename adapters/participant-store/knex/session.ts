@@ -1,11 +1,13 @@
 import type { Knex } from "knex";
 
-import { LottorError, messageOf } from "../../../protocol/index.ts";
+import { hasCode, LottorError, messageOf } from "../../../protocol/index.ts";
 import { type Waiting, within } from "../within.ts";
 import type { Answer, Dialect, Value } from "./dialect.ts";
 
 /** A statement of Lottor's own that takes longer was lost on the way. Milliseconds. */
 export const STATEMENT_MS = 4_000;
+/** Between two tries to get a lock that another process has. Milliseconds. */
+const LOCK_RETRY_MS = 5;
 
 /** What a session needs of the store. */
 export interface SessionHost extends Waiting {
@@ -20,12 +22,21 @@ export class Session {
 	readonly connection: unknown;
 	readonly #host: SessionHost;
 	readonly #runner: Runner;
+	/** Until when a lock is waited for, by the host's clock. */
+	readonly #until: number;
 	#broken = false;
 
-	constructor(host: SessionHost, runner: Runner, connection: unknown) {
+	/** @param until until when {@link patiently} tries again, by the host's clock */
+	constructor(
+		host: SessionHost,
+		runner: Runner,
+		connection: unknown,
+		until = Number.NEGATIVE_INFINITY,
+	) {
 		this.#host = host;
 		this.#runner = runner;
 		this.connection = connection;
+		this.#until = until;
 	}
 
 	get isBroken(): boolean {
@@ -51,8 +62,37 @@ export class Session {
 			);
 			return dialect.answer(raw);
 		} catch (error) {
+			this.failed(error);
 			throw storeError(this.#host, error);
 		}
+	}
+
+	/**
+	 * Runs `fn` again and again while a lock that it needs is not free: where the database is a file
+	 * in this process, no statement may wait for that itself.
+	 * @throws LOTTOR_STORE_BUSY when it was not free in time
+	 */
+	async patiently<T>(fn: () => T | Promise<T>): Promise<T> {
+		const { clock, dialect } = this.#host;
+		for (;;) {
+			try {
+				return await fn();
+			} catch (error) {
+				const driver = dialect.code(error) !== undefined;
+				const reported = driver ? storeError(this.#host, error) : error;
+				const again = hasCode(reported, "LOTTOR_STORE_BUSY") && clock.now() < this.#until;
+				if (!again) throw reported;
+			}
+			await new Promise<void>((resolve) => clock.after(LOCK_RETRY_MS, resolve));
+		}
+	}
+
+	/** Takes note of a failure after which a file must be opened anew before it is trusted again. */
+	failed(error: unknown): void {
+		const { dialect } = this.#host;
+		if (!dialect.oneWriter || error instanceof LottorError) return;
+		const trouble = dialect.trouble(error);
+		if (trouble === "gone" || trouble === "file") this.destroy();
 	}
 
 	/** Waits for the database, but not for ever: then the connection is dropped. */
@@ -77,6 +117,7 @@ export function storeError({ dialect, place }: SessionHost, error: unknown): unk
 	switch (dialect.trouble(error)) {
 		case "gone":
 		case "login":
+		case "file":
 			return new LottorError(
 				"LOTTOR_STORE_UNAVAILABLE",
 				`${place} can't be reached: ${why}`,

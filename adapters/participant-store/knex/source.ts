@@ -3,7 +3,9 @@ import type { Knex } from "knex";
 import { invalidOptions, LottorError, messageOf } from "../../../protocol/index.ts";
 import type { Dialect } from "./dialect.ts";
 import { mysql } from "./mysql.ts";
+import { type KnexClient, OneWriter } from "./one-writer.ts";
 import { postgres } from "./postgres.ts";
+import { sqlite } from "./sqlite.ts";
 
 /** Where the database comes from. */
 export interface KnexSource {
@@ -17,6 +19,8 @@ export interface KnexSource {
 export interface OpenedSource {
 	readonly knex: Knex;
 	readonly dialect: Dialect;
+	/** Where the database has one. */
+	readonly writer?: OneWriter;
 	/** Closes what was opened here: a Knex instance that was given stays open. */
 	close(): Promise<void>;
 }
@@ -30,7 +34,11 @@ const SCHEMES: Readonly<Record<string, Dialect>> = {
 	"mysql:": mysql,
 	"mariadb:": mysql,
 };
-const DRIVERS: Readonly<Record<string, Dialect>> = { pg: postgres, mysql2: mysql };
+const DRIVERS: Readonly<Record<string, Dialect>> = {
+	pg: postgres,
+	mysql2: mysql,
+	"better-sqlite3": sqlite,
+};
 
 /** @returns whether the URL is one of a database that Knex is used for */
 export function isSqlUrl(spec: string): boolean {
@@ -104,7 +112,14 @@ export async function openSource({ from, place }: KnexSource): Promise<OpenedSou
 	}
 	const dialect = dialectOf(knex);
 	if (!dialect) throw unusable(`The Knex instance ${refusal(knex)}`, place);
-	return { knex, dialect, close: async () => undefined };
+	if (!dialect.oneWriter) return { knex, dialect, close: async () => undefined };
+	const client = clientOf(knex);
+	if ((client.pool?.max ?? 1) > 1) {
+		const text = `${place} has a pool of more than one connection: two that write would block this process, since each waits for the other without letting it run. Leave \`pool.max\` at 1`;
+		throw unusable(text, place);
+	}
+	const writer = new OneWriter(client, dialect.oneWriter, place);
+	return { knex, dialect, writer, close: () => writer.close() };
 }
 
 async function openUrl(url: string, connections: number): Promise<OpenedSource> {
@@ -151,14 +166,15 @@ function isKnex(value: unknown): value is Knex {
 	return typeof raw === "function" && typeof client?.acquireConnection === "function";
 }
 
-interface KnexClient {
+interface ConfiguredClient extends KnexClient {
 	readonly driverName?: string;
 	readonly dialect?: string;
 	readonly connectionSettings?: Readonly<Record<string, unknown>>;
+	readonly pool?: { readonly max?: number };
 }
 
-function clientOf(knex: Knex): KnexClient {
-	return knex.client as KnexClient;
+function clientOf(knex: Knex): ConfiguredClient {
+	return knex.client as ConfiguredClient;
 }
 
 function dialectOf(knex: Knex): Dialect | undefined {
@@ -170,8 +186,8 @@ function refusal(knex: Knex): string {
 	const { driverName, dialect } = clientOf(knex);
 	const sqlite = /sqlite/i.test(`${driverName} ${dialect}`);
 	return sqlite
-		? "is one on SQLite, whose drivers for Knex are not supported: use `sqlite:<file>`, which needs none"
-		: `is one on "${dialect ?? "?"}" with driver "${driverName ?? "?"}": it must be on PostgreSQL ("pg") or MySQL/MariaDB ("mysql2")`;
+		? `is one on SQLite with driver "${driverName ?? "?"}": it must be "better-sqlite3"; or use \`sqlite:<file>\`, which needs no driver`
+		: `is one on "${dialect ?? "?"}" with driver "${driverName ?? "?"}": it must be on PostgreSQL ("pg"), MySQL/MariaDB ("mysql2") or SQLite ("better-sqlite3")`;
 }
 
 function placeOf(knex: Knex): string {
@@ -182,7 +198,8 @@ function placeOf(knex: Knex): string {
 		const { host, pathname } = new URL(address);
 		return `${name}://${host}${pathname}`;
 	}
-	const { host, port, database } = settings;
+	const { filename, host, port, database } = settings;
+	if (typeof filename === "string") return `${name}:${filename}`;
 	const at = typeof port === "number" || typeof port === "string" ? `:${port}` : "";
 	const named = (value: unknown) => (typeof value === "string" ? value : "");
 	return `${name}://${named(host) || "localhost"}${at}/${named(database)}`;

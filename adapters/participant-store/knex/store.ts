@@ -20,9 +20,11 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 	}
 
 	async begin(group: string): Promise<KnexTransaction> {
-		const session = await this.acquire();
+		const session = await this.acquireForWork();
 		try {
-			return await begin(this, session, group);
+			const tx = await begin(this, session, group);
+			await this.lock(session);
+			return tx;
 		} catch (error) {
 			session.destroy();
 			this.giveBack(session);
@@ -34,6 +36,10 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 		if (join instanceof KnexTransaction && join.database === this) return nest(join, group);
 		const text = `The transaction to join is not one of ${this.place}`;
 		throw new LottorError("LOTTOR_INVALID_REQUEST", text, { group, field: "join" });
+	}
+
+	inside<T>(tx: KnexTransaction, fn: () => Promise<T>): Promise<T> {
+		return this.writer ? this.writer.enter(tx, fn) : fn();
 	}
 
 	release(tx: KnexTransaction): void {

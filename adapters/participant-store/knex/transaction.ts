@@ -100,6 +100,7 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 			if (this.#parent || dialect.committed(answer) !== false) return { state: "committed" };
 			return { state: "unclear", error: this.#unclear("a statement in it had failed") };
 		} catch (error) {
+			this.session.failed(error);
 			return { state: "unclear", error: this.#unclear(plainMessage(error), error) };
 		}
 	}
@@ -140,11 +141,14 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 	/** Sees when the database ends the transaction: what came after it would not be part of it. */
 	#watch(): void {
 		const { dialect } = this.database;
+		const { connection } = this.session;
 		this.#trx.on("query-error", (error: unknown) => {
-			if (dialect.endedBy({ error })) this.#lose("rolledBack", plainMessage(error));
+			if (dialect.endedBy({ error }, connection))
+				this.#lose("rolledBack", plainMessage(error));
 		});
 		this.#trx.on("query-response", (_: unknown, query: { response?: unknown }) => {
-			if (!this.#trx.isCompleted() && dialect.endedBy({ response: query.response })) {
+			const { response } = query;
+			if (!this.#trx.isCompleted() && dialect.endedBy({ response }, connection)) {
 				this.#lose("unclear", "a statement that can't be part of one has committed it");
 			}
 		});

@@ -1,0 +1,81 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import makeKnex, { type Knex } from "knex";
+
+/** What is used of a connection of better-sqlite3. */
+export interface Sqlite {
+	pragma(sql: string): unknown;
+	prepare(sql: string): SqliteStatement;
+}
+
+interface SqliteStatement {
+	readonly reader: boolean;
+	run(...values: unknown[]): unknown;
+}
+
+/** A SQLite file of a test's own, and Knex instances on it. */
+export interface SqlitePlace {
+	readonly path: string;
+	/** Another Knex instance, with a connection of its own, and with the settings that Lottor asks for. */
+	knex(config?: Knex.Config): Knex;
+	/** Lets the next statement that begins so fail before or after it took effect, on any connection. */
+	failAt(beginning: string, when: "before" | "after", code?: string): void;
+	/** Ends all of them, and deletes the file. */
+	remove(): Promise<void>;
+}
+
+export function newSqlitePlace(): SqlitePlace {
+	const folder = mkdtempSync(join(tmpdir(), "lottor-knex-"));
+	const path = join(folder, "a.db");
+	const knexes: Knex[] = [];
+	let fault:
+		{ readonly beginning: string; readonly when: string; readonly code: string } | undefined;
+
+	const failing = (db: Sqlite) => {
+		const prepare = db.prepare.bind(db);
+		db.prepare = (sql) => {
+			const made = prepare(sql);
+			if (!fault || !sql.startsWith(fault.beginning)) return made;
+			const { when, code } = fault;
+			fault = undefined;
+			const run = (...values: unknown[]) => {
+				if (when === "after") made.run(...values);
+				throw Object.assign(new Error("disk I/O error"), { code });
+			};
+			return { reader: false, run };
+		};
+	};
+	return {
+		path,
+		knex(config = {}) {
+			const silent = () => undefined;
+			const knex = makeKnex({
+				client: "better-sqlite3",
+				connection: { filename: path },
+				useNullAsDefault: true,
+				log: { warn: silent, error: silent, deprecate: silent, debug: silent },
+				...config,
+				pool: {
+					afterCreate: (db: Sqlite, done: (error: unknown, db: Sqlite) => void) => {
+						db.pragma("journal_mode = WAL");
+						db.pragma("synchronous = FULL");
+						failing(db);
+						done(null, db);
+					},
+					...config.pool,
+				},
+			});
+			knexes.push(knex);
+			return knex;
+		},
+		failAt(beginning, when, code = "SQLITE_IOERR_FSYNC") {
+			fault = { beginning, when, code };
+		},
+		async remove() {
+			await Promise.all(knexes.map((knex) => knex.destroy()));
+			rmSync(folder, { recursive: true, force: true });
+		},
+	};
+}
