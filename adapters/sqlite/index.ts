@@ -1,4 +1,4 @@
 export { isUnclear } from "./sqlite-errors.ts";
-export { openSqliteFile, SqliteFile } from "./sqlite-file.ts";
+export { openedElsewhere, openSqliteFile, SqliteFile } from "./sqlite-file.ts";
 export type { SqliteFileOptions, WriteOptions } from "./sqlite-file.ts";
 export type { SqliteReader, SqliteRow, SqliteTx } from "./sqlite-tx.ts";

@@ -84,18 +84,40 @@ const SYNCHRONOUS_FULL = 2;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** `quick_check` reads the whole file: about a second for this many bytes on a slow disk. */
 const CHECKED_BYTES = 256 * 1_024 * 1_024;
+const TWO_LIBRARIES =
+	"this process has it open through Knex and through `sqlite:`, and two SQLite libraries in one process don't see each other's locks, which corrupts the file: use one of them for all that is in it";
 /** Between two tries to open a file again that a failure closed. */
 const REOPEN_MS = 1_000;
 
 const files = new Map<string, SqliteFile>();
+/** Files that another SQLite library of this process has open, and how often. */
+const elsewhere = new Map<string, number>();
+
+/**
+ * Notes that another SQLite library has the file open in this process. Two libraries in one process
+ * don't see each other's locks, and would corrupt the file.
+ *
+ * @returns what ends it
+ * @throws LOTTOR_STORE_UNUSABLE when the file is open through this one
+ */
+export function openedElsewhere(path: string): () => void {
+	const real = realPath(path);
+	if (files.has(real)) throw unusable(real, TWO_LIBRARIES);
+	elsewhere.set(real, (elsewhere.get(real) ?? 0) + 1);
+	return () => {
+		const left = (elsewhere.get(real) ?? 1) - 1;
+		if (left > 0) elsewhere.set(real, left);
+		else elsewhere.delete(real);
+	};
+}
 
 /**
  * Opens a SQLite file, or takes a share in it when this process has it open already: there is one
  * writer per file and process (R12). Makes the file where it is missing, and its folder, but no folders above it. Each
  * call must be matched by one `close()`.
  *
- * @throws LOTTOR_STORE_UNUSABLE when the file is corrupt, read-only, no database, or its settings
- *   do not take
+ * @throws LOTTOR_STORE_UNUSABLE when the file is corrupt, read-only, no database, its settings do
+ *   not take, or this process has it open through Knex
  * @throws LOTTOR_STORE_BUSY when another process keeps it locked for too long
  */
 export async function openSqliteFile(
@@ -103,6 +125,7 @@ export async function openSqliteFile(
 	options: SqliteFileOptions = {},
 ): Promise<SqliteFile> {
 	const real = realPath(path);
+	if (elsewhere.has(real)) throw unusable(real, TWO_LIBRARIES);
 	let file = files.get(real);
 	if (!file) {
 		file = new SqliteFile(real, options);

@@ -43,8 +43,8 @@ async function kill(peer: ChildProcess): Promise<void> {
 }
 
 /** Lets a peer work until it has acknowledged enough, and kills it in the middle. */
-async function workAndKill(): Promise<string[]> {
-	const peer = spawn(process.execPath, [PEER, path, "work"], {
+async function workAndKill(library = "sqlite"): Promise<string[]> {
+	const peer = spawn(process.execPath, [PEER, path, "work", library], {
 		stdio: ["ignore", "pipe", "inherit"],
 	});
 	peers.push(peer);
@@ -67,11 +67,13 @@ function read(sql: string): string[] {
 	return ids;
 }
 
-describe("a participant whose process is killed", () => {
+const LIBRARIES = ["sqlite", "knex"];
+
+describe.each(LIBRARIES)("a participant on %s whose process is killed", (library) => {
 	it("has each acknowledged outcome and inbox row with its business row, none without the other", async () => {
 		const acknowledged: string[] = [];
 		for (let round = 1; round <= KILLS; round++) {
-			acknowledged.push(...(await workAndKill()));
+			acknowledged.push(...(await workAndKill(library)));
 			const store = new SqliteParticipantStore(path, options);
 			await store.open();
 			await store.close();
@@ -91,61 +93,71 @@ describe("a participant whose process is killed", () => {
 });
 
 describe("two processes on one SQLite file", () => {
-	it("R14 a fence of one and a late commit of the other: exactly one of them wins", async () => {
-		const store = new SqliteParticipantStore(path, options);
-		await store.open();
-		const file = await openSqliteFile(path);
-		await file.write((tx) => {
-			tx.run("CREATE TABLE business (id TEXT PRIMARY KEY)");
-		});
-		const peer = fork(PEER, [path, "fence"], { execArgv: [] });
-		peers.push(peer);
-		await once(peer, "message");
-
-		const owner = { nodeID: "n", instanceID: "i" };
-		let committed = 0;
-		for (let round = 0; round < RACES; round++) {
-			const id = newGroupId(systemClock, systemRandom);
-			const answer = once(peer, "message") as Promise<[{ id: string; stands: Resolution }]>;
-			peer.send(id);
-			await settle(round % 40);
-			const request = { id, owner, coordinator: "c", timeout: 10_000 };
-			const result = await store.run(request, async (tx) => {
-				tx.run("INSERT INTO business VALUES (?)", id);
+	it.each(LIBRARIES)(
+		"R14 a fence of one (%s) and a late commit of the other: exactly one of them wins",
+		async (library) => {
+			const store = new SqliteParticipantStore(path, options);
+			await store.open();
+			const file = await openSqliteFile(path);
+			await file.write((tx) => {
+				tx.run("CREATE TABLE business (id TEXT PRIMARY KEY)");
 			});
-			const [{ id: answered, stands }] = await answer;
-			const [final] = await store.resolve([id]);
+			const peer = fork(PEER, [path, "fence", library], { execArgv: [] });
+			peers.push(peer);
+			await once(peer, "message");
 
-			expect(answered).toBe(id);
-			if (result.state === "committed") {
-				committed++;
-				expect(stands.result).not.toBe("rolledBack");
-				expect(final).toEqual({ result: "committed" });
-			} else {
-				expect(result).toEqual({ state: "fenced" });
-				expect(final).toEqual({ result: "rolledBack" });
+			const owner = { nodeID: "n", instanceID: "i" };
+			let committed = 0;
+			for (let round = 0; round < RACES; round++) {
+				const id = newGroupId(systemClock, systemRandom);
+				const answer = once(peer, "message") as Promise<
+					[{ id: string; stands: Resolution }]
+				>;
+				peer.send(id);
+				await settle(round % 40);
+				const request = { id, owner, coordinator: "c", timeout: 10_000 };
+				const result = await store.run(request, async (tx) => {
+					tx.run("INSERT INTO business VALUES (?)", id);
+				});
+				const [{ id: answered, stands }] = await answer;
+				const [final] = await store.resolve([id]);
+
+				expect(answered).toBe(id);
+				if (result.state === "committed") {
+					committed++;
+					expect(stands.result).not.toBe("rolledBack");
+					expect(final).toEqual({ result: "committed" });
+				} else {
+					expect(result).toEqual({ state: "fenced" });
+					expect(final).toEqual({ result: "rolledBack" });
+				}
 			}
-		}
-		await file.close();
-		await store.close();
-		expect(read("SELECT id FROM business")).toHaveLength(committed);
-	}, 60_000);
+			await file.close();
+			await store.close();
+			expect(read("SELECT id FROM business")).toHaveLength(committed);
+		},
+		60_000,
+	);
 
-	it("R12 both get their turn at the lock", async () => {
-		const file = await openSqliteFile(path);
-		await file.write((tx) => {
-			tx.run("CREATE TABLE mine (n INTEGER)");
-		});
-		let done = false;
-		const other = workAndKill().finally(() => (done = true));
-		let turns = 0;
-		while (!done) {
-			await file.write((tx) => tx.run("INSERT INTO mine VALUES (1)"));
-			turns++;
-		}
-		await file.close();
+	it.each(LIBRARIES)(
+		"R12 both get their turn at the lock, the other one on %s",
+		async (library) => {
+			const file = await openSqliteFile(path);
+			await file.write((tx) => {
+				tx.run("CREATE TABLE mine (n INTEGER)");
+			});
+			let done = false;
+			const other = workAndKill(library).finally(() => (done = true));
+			let turns = 0;
+			while (!done) {
+				await file.write((tx) => tx.run("INSERT INTO mine VALUES (1)"));
+				turns++;
+			}
+			await file.close();
 
-		expect((await other).length).toBeGreaterThanOrEqual(ACKNOWLEDGED_BEFORE_KILL);
-		expect(read("SELECT n AS id FROM mine")).toHaveLength(turns);
-	}, 60_000);
+			expect((await other).length).toBeGreaterThanOrEqual(ACKNOWLEDGED_BEFORE_KILL);
+			expect(read("SELECT n AS id FROM mine")).toHaveLength(turns);
+		},
+		60_000,
+	);
 });

@@ -6,6 +6,7 @@ import makeKnex, { type Knex } from "knex";
 
 /** What is used of a connection of better-sqlite3. */
 export interface Sqlite {
+	exec(sql: string): unknown;
 	pragma(sql: string): unknown;
 	prepare(sql: string): SqliteStatement;
 }
@@ -20,16 +21,31 @@ export interface SqlitePlace {
 	readonly path: string;
 	/** Another Knex instance, with a connection of its own, and with the settings that Lottor asks for. */
 	knex(config?: Knex.Config): Knex;
+	/** A connection that no Knex has, as another process might. */
+	connection(): Promise<Sqlite>;
 	/** Lets the next statement that begins so fail before or after it took effect, on any connection. */
 	failAt(beginning: string, when: "before" | "after", code?: string): void;
 	/** Ends all of them, and deletes the file. */
 	remove(): Promise<void>;
 }
 
+/** Settings of a pool with which Lottor takes a Knex instance on SQLite. */
+export function safePool(also: (db: Sqlite) => void = () => undefined): Knex.PoolConfig {
+	return {
+		afterCreate: (db: Sqlite, done: (error: unknown, db: Sqlite) => void) => {
+			db.pragma("journal_mode = WAL");
+			db.pragma("synchronous = FULL");
+			also(db);
+			done(null, db);
+		},
+	};
+}
+
 export function newSqlitePlace(): SqlitePlace {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-knex-"));
 	const path = join(folder, "a.db");
 	const knexes: Knex[] = [];
+	const taken: Sqlite[] = [];
 	let fault:
 		{ readonly beginning: string; readonly when: string; readonly code: string } | undefined;
 
@@ -47,8 +63,16 @@ export function newSqlitePlace(): SqlitePlace {
 			return { reader: false, run };
 		};
 	};
-	return {
+	const place: SqlitePlace = {
 		path,
+		async connection() {
+			const { client } = place.knex() as unknown as {
+				client: { acquireRawConnection(): Promise<Sqlite> };
+			};
+			const connection = await client.acquireRawConnection();
+			taken.push(connection);
+			return connection;
+		},
 		knex(config = {}) {
 			const silent = () => undefined;
 			const knex = makeKnex({
@@ -57,15 +81,7 @@ export function newSqlitePlace(): SqlitePlace {
 				useNullAsDefault: true,
 				log: { warn: silent, error: silent, deprecate: silent, debug: silent },
 				...config,
-				pool: {
-					afterCreate: (db: Sqlite, done: (error: unknown, db: Sqlite) => void) => {
-						db.pragma("journal_mode = WAL");
-						db.pragma("synchronous = FULL");
-						failing(db);
-						done(null, db);
-					},
-					...config.pool,
-				},
+				pool: { ...safePool(failing), ...config.pool },
 			});
 			knexes.push(knex);
 			return knex;
@@ -74,8 +90,11 @@ export function newSqlitePlace(): SqlitePlace {
 			fault = { beginning, when, code };
 		},
 		async remove() {
+			for (const connection of taken)
+				await knexes[0]?.client.destroyRawConnection(connection);
 			await Promise.all(knexes.map((knex) => knex.destroy()));
 			rmSync(folder, { recursive: true, force: true });
 		},
 	};
+	return place;
 }

@@ -8,6 +8,7 @@ import {
 	type Outcome,
 	type Random,
 } from "../../../protocol/index.ts";
+import { openedElsewhere } from "../../sqlite/index.ts";
 import { StoreClock } from "../../store-clock.ts";
 import { type InboxRow, isId, type OutcomeRow, SHORT_WAIT_MS } from "../rules.ts";
 import { limited, within } from "../within.ts";
@@ -46,6 +47,8 @@ export class KnexDatabase implements SessionHost {
 	readonly #held = new Map<unknown, Taken>();
 	/** Connections of the only writer that were looked at. */
 	readonly #sound = new WeakSet<object>();
+	/** Ends the claim to the file, where the database is one. */
+	#leaveFile: (() => void) | undefined;
 
 	constructor(source: KnexSource, options: KnexStoreOptions) {
 		this.#source = source;
@@ -96,6 +99,8 @@ export class KnexDatabase implements SessionHost {
 		const opened = this.#opened;
 		this.#opened = undefined;
 		await opened?.close();
+		this.#leaveFile?.();
+		this.#leaveFile = undefined;
 	}
 
 	/** Where there is one writer: it. */
@@ -392,9 +397,13 @@ export class KnexDatabase implements SessionHost {
 		const { connection } = session;
 		if (!oneWriter || this.#sound.has(connection as object)) return;
 		const problem = oneWriter.unsafe(connection);
-		if (problem !== undefined) {
+		try {
+			if (problem !== undefined) throw this.#unusable(problem);
+			const file = oneWriter.file(connection);
+			if (file !== undefined) this.#leaveFile ??= openedElsewhere(file);
+		} catch (error) {
 			this.giveBack(session);
-			throw this.#unusable(problem);
+			throw error;
 		}
 		this.#sound.add(connection as object);
 	}

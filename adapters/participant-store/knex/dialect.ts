@@ -83,6 +83,8 @@ export interface Dialect {
 
 /** What differs in a database that has one writer at a time, and whose pool has one connection. */
 export interface OneWriterDialect {
+	/** The file of the connection; none for one in memory. */
+	file(connection: unknown): string | undefined;
 	/** @returns why what is committed on this connection could be lost; undefined when it could not */
 	unsafe(connection: unknown): string | undefined;
 	/**

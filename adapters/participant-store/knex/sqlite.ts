@@ -23,14 +23,16 @@ interface Database {
 }
 
 const oneWriter: OneWriterDialect = {
+	file(connection) {
+		const databases = (connection as Database).prepare("PRAGMA database_list").all();
+		const file = databases.find(({ name }) => name === "main")?.["file"];
+		return typeof file === "string" && file !== "" ? file : undefined;
+	},
+
 	unsafe(connection) {
 		const db = connection as Database;
 		const pragma = (name: string) => db.pragma(name, { simple: true });
-		const main = db
-			.prepare("PRAGMA database_list")
-			.all()
-			.find((row) => row["name"] === "main");
-		if (main?.["file"] === "") {
+		if (oneWriter.file(db) === undefined) {
 			return "it is in memory, or a temporary file, and lost with the process: name a file";
 		}
 		if (db.readonly) return "it is opened with the option `readonly`";
@@ -95,11 +97,14 @@ export const sqlite: Dialect = {
 		const code = sqlite.code(error);
 		// Knex's own: the connection of its pool was not free in time.
 		if ((error as Error | null)?.name === "KnexTimeoutError") return "locked";
+		// What better-sqlite3 says itself has no code.
+		const { message = "" } = (error ?? {}) as { message?: string };
+		if (/directory does not exist/.test(message)) return "file";
 		if (code === undefined || GONE.test(code)) return "gone";
 		if (FILE.test(code)) return "file";
 		if (LOCKED.test(code)) return "locked";
 		if (DUPLICATE.test(code)) return "duplicate";
-		return /no such table/.test((error as Error).message) ? "noTable" : "statement";
+		return /no such table/.test(message) ? "noTable" : "statement";
 	},
 
 	code(error) {
