@@ -40,6 +40,13 @@ export class PrivateServer {
 		return mainPort(this.#kind, this.#place);
 	}
 
+	/** Another of its ports, by the name that its kind gives it. */
+	portOf(name: string): number {
+		const port = this.#place.ports[name];
+		if (port === undefined) throw new Error(`${this.#kind.name} has no port "${name}"`);
+		return port;
+	}
+
 	/** Starts it on its ports, with the data that it had. */
 	async start(): Promise<void> {
 		this.#process = await launch(this.#kind, this.#place, cacheFolder(), false);

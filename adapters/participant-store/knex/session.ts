@@ -7,7 +7,7 @@ import type { Answer, Dialect, Value } from "./dialect.ts";
 /** A statement of Lottor's own that takes longer was lost on the way. Milliseconds. */
 export const STATEMENT_MS = 4_000;
 /** Between two tries to get a lock that another process has. Milliseconds. */
-const LOCK_RETRY_MS = 5;
+const LOCK_RETRY_MS = 1;
 
 /** What a session needs of the store. */
 export interface SessionHost extends Waiting {

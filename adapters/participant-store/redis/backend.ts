@@ -21,6 +21,7 @@ import {
 	type Script,
 	SETTLE,
 	SWAP_INBOX,
+	TIME,
 } from "./scripts.ts";
 
 /** Version of the keys. A store with a higher one is refused. */
@@ -53,7 +54,8 @@ export class RedisBackend implements RecordedBackend {
 		this.#connection = new Connection(source, options.clock);
 		this.#options = options;
 		this.#time = new StoreClock(options.clock, async () => {
-			const [seconds, micros] = await this.#connection.call((client) => client.time());
+			const told = await this.#connection.run(TIME, [this.#key("store")], []);
+			const [seconds, micros] = told as [string, string];
 			return Number(seconds) * 1_000 + Number(micros) / 1_000;
 		});
 	}

@@ -1,4 +1,4 @@
-import type { Redis } from "ioredis";
+import type { Cluster, Redis } from "ioredis";
 
 import { LottorError } from "../../../protocol/index.ts";
 import type { Client, Connection } from "./connection.ts";
@@ -11,16 +11,24 @@ import type { Client, Connection } from "./connection.ts";
  */
 export async function checkSafety(connection: Connection): Promise<string> {
 	const said = new Set<string>();
-	for (const node of await nodesOf(connection.client)) {
+	for (const node of await nodesOf(connection)) {
 		said.add(await checkNode(connection, node));
 	}
 	return [...said].join("; ");
 }
 
-async function nodesOf(client: Client): Promise<Redis[]> {
-	return client.isCluster
-		? (client as Extract<Client, { nodes: unknown }>).nodes("master")
-		: [client as Redis];
+async function nodesOf(connection: Connection): Promise<Redis[]> {
+	const { client } = connection;
+	if (!isCluster(client)) return [client];
+	// One that has not connected yet knows of no nodes.
+	await connection.call(() => client.info());
+	const nodes = client.nodes("master");
+	if (nodes.length === 0) throw connection.unavailable("has no masters");
+	return nodes;
+}
+
+function isCluster(client: Client): client is Cluster {
+	return client.isCluster;
 }
 
 async function checkNode(connection: Connection, node: Redis): Promise<string> {
@@ -32,6 +40,9 @@ async function checkNode(connection: Connection, node: Redis): Promise<string> {
 			place,
 		});
 	if (told("role") !== "master") throw connection.unavailable("is a replica: use the primary");
+	if (told("cluster_enabled") === "1" && !isCluster(connection.client)) {
+		throw unusable("it is a node of a cluster: give Lottor an instance of ioredis' `Cluster`");
+	}
 	if (told("aof_enabled") !== "1") {
 		throw unusable("it has no AOF, so a restart loses what it had: set `appendonly yes`");
 	}

@@ -169,3 +169,13 @@ for i = 2, #KEYS do
 end
 return deleted
 `);
+
+/**
+ * The clock of the server that has the rows: nodes of a cluster have one each.
+ *
+ * KEYS[1] any key of the store
+ * returns { seconds since 1970, microseconds }
+ */
+export const TIME = script(`
+return redis.call("TIME")
+`);
