@@ -8,10 +8,16 @@ import { authApi } from "../../samples/auth/auth-api.service.ts";
 import { authService } from "../../samples/auth/auth.service.ts";
 import { userApi } from "../../samples/user/user-api.service.ts";
 import { userService } from "../../samples/user/user.service.ts";
+import { makePlace } from "../../scripts/places.ts";
+import { mongodb } from "../../scripts/servers/mongodb.ts";
+import { mysql } from "../../scripts/servers/mysql.ts";
+import { postgres } from "../../scripts/servers/postgres.ts";
+import { redis } from "../../scripts/servers/redis.ts";
 import { LottorAdmin } from "../../services/admin/index.ts";
 import { Coordinator } from "../../services/coordinator/index.ts";
 import { tokenOf, withTokens } from "../support/admin.ts";
 import { type Answer, http, portOf, type Sent } from "../support/http.ts";
+import { withServer } from "../support/servers.ts";
 import { until } from "../support/until.ts";
 
 type Send = (line: string, sent?: Sent) => Promise<Answer>;
@@ -31,17 +37,36 @@ afterEach(async () => {
 	for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** Starts what `npm start` runs, on free ports and in a folder of its own. */
-async function start(store = ""): Promise<Samples> {
+/** Gives each of the three databases, by its name, a URL of its own. */
+type Databases = (name: "lottor" | "user" | "auth") => Promise<string> | string;
+
+/** Files in a folder of a test's own. */
+function inFiles(query = ""): Databases {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-"));
 	cleanups.push(() => rmSync(folder, { recursive: true }));
+	return (name) => `sqlite:${join(folder, `${name}.db`)}${name === "lottor" ? "" : query}`;
+}
+
+/** Databases of a test's own on servers; the coordinator's in a file where it can't be there. */
+function onServers(participants: string, coordinator?: string): Databases {
+	const files = coordinator === undefined ? inFiles() : undefined;
+	return async (name) => {
+		if (name === "lottor" && files) return files(name);
+		const server = name === "lottor" && coordinator !== undefined ? coordinator : participants;
+		const place = await makePlace(server, `test_${name}`);
+		cleanups.push(() => place.remove());
+		return place.url;
+	};
+}
+
+/** Starts what `npm start` runs, on free ports and on databases of its own. */
+async function start(databases = inFiles()): Promise<Samples> {
 	const broker = new ServiceBroker({ nodeID: "node", logger: false });
-	const file = (name: string) => `sqlite:${join(folder, name)}`;
-	broker.createService(Coordinator({ store: file("lottor.db") }));
+	broker.createService(Coordinator({ store: await databases("lottor") }));
 	broker.createService(LottorAdmin({ port: 0, ...withTokens }));
-	broker.createService(userService(`${file("user.db")}${store}`));
+	broker.createService(userService(await databases("user")));
 	broker.createService(userApi(0));
-	broker.createService(authService(`${file("auth.db")}${store}`));
+	broker.createService(authService(await databases("auth")));
 	broker.createService(authApi(0));
 	await broker.start();
 	cleanups.push(() => broker.stop());
@@ -73,12 +98,21 @@ async function rows(send: Send, path: string): Promise<Record<string, unknown>[]
 	return body as unknown as Record<string, unknown>[];
 }
 
-describe.each([
-	["transactional", ""],
-	["recorded", "?guarantee=recorded"],
-])("on a %s store", (_guarantee, store) => {
+describe("on a transactional SQLite file", () => samplesSuite(() => inFiles()));
+describe("on a recorded SQLite file", () => samplesSuite(() => inFiles("?guarantee=recorded")));
+withServer(mongodb, "samples on mongodb", (url) => {
+	describe("on mongodb, the coordinator too", () => samplesSuite(() => onServers(url, url)));
+});
+for (const kind of [postgres, mysql, redis]) {
+	withServer(kind, `samples on ${kind.name}`, (url) => {
+		describe(`on ${kind.name}`, () => samplesSuite(() => onServers(url)));
+	});
+}
+
+/** What holds on every store. */
+function samplesSuite(databases: () => Databases): void {
 	test("success: a user row and its role row", async () => {
-		const { user, auth, group } = await start(store);
+		const { user, auth, group } = await start(databases());
 		const { status, headers, body } = await user("POST /user?result=success", {
 			body: { name: "Grace" },
 		});
@@ -98,7 +132,7 @@ describe.each([
 	});
 
 	test("GET /produce is a success, too", async () => {
-		const { user, auth, group } = await start(store);
+		const { user, auth, group } = await start(databases());
 		const { status, body } = await user("GET /produce");
 		expect(status).toBe(201);
 		await group(body["group"], "completed");
@@ -106,7 +140,7 @@ describe.each([
 	});
 
 	test("fail: no user row, the group rolled back, nothing delivered", async () => {
-		const { user, auth, group } = await start(store);
+		const { user, auth, group } = await start(databases());
 		const { status, body } = await user("POST /user?result=fail");
 		expect(status).toBe(409);
 		expect(body).toMatchObject({ code: "SAMPLE_WORK_FAILED" });
@@ -118,7 +152,7 @@ describe.each([
 	});
 
 	test("consumeFail: retries run out, and an edited payload heals it", async () => {
-		const { user, auth, lottor, group } = await start(store);
+		const { user, auth, lottor, group } = await start(databases());
 		const { status, body } = await user("POST /user?result=consumeFail");
 		expect(status).toBe(201);
 		const made = body["user"] as { _id: string };
@@ -148,7 +182,7 @@ describe.each([
 		await group(body["group"], "completed");
 		expect(await rows(auth, "/roles")).toMatchObject([{ user: made._id }]);
 	});
-});
+}
 
 describe("the samples' HTTP", () => {
 	test.each([
@@ -187,7 +221,7 @@ describe("the samples' HTTP", () => {
 });
 
 test("the sample user can tell how a transaction ended that it did not live to record", async () => {
-	const { user, broker } = await start("?guarantee=recorded");
+	const { user, broker } = await start(inFiles("?guarantee=recorded"));
 	const { body } = await user("POST /user");
 	const service = broker.getLocalService("user") as unknown as {
 		resolveTransaction(group: { id: string }): Promise<string>;

@@ -1,12 +1,15 @@
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
 
+import { makePlace } from "../../scripts/places.ts";
+import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { http } from "../support/http.ts";
 import { Runner } from "../support/runner.ts";
+import { withServer } from "../support/servers.ts";
 import { until } from "../support/until.ts";
 
 const PATIENCE_MS = 120_000;
@@ -85,6 +88,41 @@ describe("npm start", () => {
 		},
 		PATIENCE_MS,
 	);
+
+	withServer(mongodb, "npm start on mongodb", (server) => {
+		test(
+			"runs on mongodb by environment alone, and loses nothing to kill -9",
+			async () => {
+				const databases: Record<string, string> = {};
+				for (const name of ["LOTTOR_STORE", "USER_STORE", "AUTH_STORE"]) {
+					const place = await makePlace(server, "test_start");
+					cleanups.push(() => place.remove());
+					databases[name] = place.url;
+				}
+				const env = { ...privately(), ...databases };
+				const first = run("start", env);
+				await first.started();
+				const { status, body } = await http(await first.port("user-api"), "POST /user");
+				expect(status).toBe(201);
+				const group = body["group"] as string;
+				await groupIs(await first.port("lottor-admin"), group, "completed");
+				expect(readdirSync(env["LOTTOR_DATA"] ?? "")).toEqual([]);
+				await first.end("SIGKILL");
+
+				const second = run("start", env);
+				await second.started();
+				await groupIs(await second.port("lottor-admin"), group, "completed");
+				expect(await rows(await second.port("user-api"), "/users")).toMatchObject([
+					{ group },
+				]);
+				expect(await rows(await second.port("auth-api"), "/roles")).toMatchObject([
+					{ group },
+				]);
+				expect(await second.end("SIGTERM")).toEqual([0, null]);
+			},
+			PATIENCE_MS,
+		);
+	});
 
 	test.each([
 		["LOTTOR_HTTP_PORT", "none"],
