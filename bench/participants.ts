@@ -7,8 +7,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
+import makeKnex from "knex";
+
+import { resolveParticipantStore } from "../adapters/participant-store/index.ts";
 import { newGroupId, systemClock, systemRandom } from "../protocol/index.ts";
-import { sampleDatabase } from "../samples/support/stores.ts";
+import { documentAdapter } from "../samples/support/document-adapter.ts";
+import { sqlDocuments } from "../samples/support/sql-documents.ts";
+import { type SampleDatabase, sampleDatabase } from "../samples/support/stores.ts";
 import { makePlace } from "../scripts/places.ts";
 import { KINDS } from "../scripts/servers/kinds.ts";
 import { Running } from "../scripts/servers/running.ts";
@@ -22,6 +27,12 @@ const SERVERS: Readonly<Record<string, string>> = {
 	ferretdb: "MongoDB protocol, FerretDB 1",
 	redis: "Redis, appendfsync always",
 };
+
+const TABLE = "bench";
+
+interface Pragmas {
+	pragma(sql: string): unknown;
+}
 
 interface Figures {
 	readonly store: string;
@@ -45,7 +56,8 @@ const seconds = Number(values.seconds);
 const folder = mkdtempSync(join(tmpdir(), "lottor-bench-"));
 const all: Figures[] = [];
 try {
-	await measureStore("SQLite", `sqlite:${join(folder, "a.db")}`);
+	await measureStore("SQLite", sampleDatabase(`sqlite:${join(folder, "a.db")}`, TABLE));
+	await measureKnexOnSqlite(join(folder, "knex.db"));
 	const running = new Running(cacheFolder());
 	for (const [name, title] of Object.entries(SERVERS)) {
 		const kind = KINDS.find((one) => one.name === name);
@@ -55,7 +67,7 @@ try {
 			continue;
 		}
 		const place = await makePlace(server, "lottor_bench");
-		await measureStore(title, place.url);
+		await measureStore(title, sampleDatabase(place.url, TABLE));
 		await place.remove();
 	}
 } finally {
@@ -63,8 +75,32 @@ try {
 }
 if (values.json) console.log(JSON.stringify(all));
 
-async function measureStore(title: string, url: string): Promise<void> {
-	const { store, adapter } = sampleDatabase<{ group: string }>(url, "bench");
+async function measureKnexOnSqlite(filename: string): Promise<void> {
+	const knex = makeKnex({
+		client: "better-sqlite3",
+		connection: { filename },
+		useNullAsDefault: true,
+		pool: {
+			afterCreate(db: Pragmas, done: (error: unknown, db: Pragmas) => void) {
+				db.pragma("journal_mode = WAL");
+				db.pragma("synchronous = FULL");
+				done(null, db);
+			},
+		},
+	});
+	const options = { clock: systemClock, random: systemRandom };
+	await measureStore("SQLite through Knex", {
+		store: resolveParticipantStore(knex, "store", options),
+		adapter: documentAdapter(sqlDocuments(knex, TABLE)),
+	});
+	await knex.destroy();
+}
+
+async function measureStore(
+	title: string,
+	database: SampleDatabase<{ group: string }>,
+): Promise<void> {
+	const { store, adapter } = database;
 	await adapter.connect();
 	const { guarantee } = await store.open();
 	const owner = { nodeID: "bench", instanceID: "1" };

@@ -14,27 +14,23 @@ interface Stored {
 const ID_LENGTH = 64;
 const CONNECTIONS = 3;
 
-/** Documents in a table of PostgreSQL or MariaDB, inside the transaction that Lottor began. */
-export function sqlDocuments(url: string, table: string): DocumentSource {
+/**
+ * Documents in a table of an SQL database, inside the transaction that Lottor began.
+ *
+ * @param from a URL of PostgreSQL or MariaDB, or a Knex instance, which stays the caller's
+ */
+export function sqlDocuments(from: string | Knex, table: string): DocumentSource {
 	let knex: Knex | undefined;
 
 	return {
 		async connect() {
-			const { default: makeKnex } = await import("knex");
-			const isMysql = /^(?:mysql|mariadb):/i.test(url);
-			knex ??= makeKnex({
-				client: isMysql ? "mysql2" : "pg",
-				connection: isMysql
-					? url.replace(/^mariadb:/i, "mysql:")
-					: { connectionString: url },
-				pool: { min: 0, max: CONNECTIONS },
-			});
+			knex ??= typeof from === "string" ? await open(from) : from;
 			await makeTable(knex, table);
 		},
 		async disconnect() {
 			const connected = knex;
 			knex = undefined;
-			await connected?.destroy();
+			if (connected !== from) await connected?.destroy();
 		},
 		plain() {
 			if (!knex) throw new Error(`Table ${table} is not connected`);
@@ -43,6 +39,16 @@ export function sqlDocuments(url: string, table: string): DocumentSource {
 		inside: (tx: TxBase & { readonly trx?: Knex.Transaction }) =>
 			"trx" in tx && tx.trx ? documents(tx.trx, table) : undefined,
 	};
+}
+
+async function open(url: string): Promise<Knex> {
+	const { default: makeKnex } = await import("knex");
+	const isMysql = /^(?:mysql|mariadb):/i.test(url);
+	return makeKnex({
+		client: isMysql ? "mysql2" : "pg",
+		connection: isMysql ? url.replace(/^mariadb:/i, "mysql:") : { connectionString: url },
+		pool: { min: 0, max: CONNECTIONS },
+	});
 }
 
 async function makeTable(knex: Knex, table: string): Promise<void> {
