@@ -1,3 +1,7 @@
+import { randomBytes } from "node:crypto";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { Redis } from "ioredis";
 import makeKnex from "knex";
@@ -6,9 +10,9 @@ import { MongoClient } from "mongodb";
 
 import type { KnexTx } from "../../adapters/participant-store/knex.ts";
 import type { MongoTx } from "../../adapters/participant-store/mongo.ts";
-import type { TxBase } from "../../adapters/participant-store/index.ts";
+import { resolveParticipantStore, type TxBase } from "../../adapters/participant-store/index.ts";
 import { defineMessages, reliableOf } from "../../mixins/reliable-message/index.ts";
-import type { Guarantee } from "../../protocol/index.ts";
+import { type Guarantee, newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
 import type { ServerKind } from "../../scripts/servers/kind.ts";
 import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { mysql } from "../../scripts/servers/mysql.ts";
@@ -26,6 +30,10 @@ const PATIENCE_MS = 120_000;
 const CALLERS = 4;
 const ELECTION_S = 2;
 const MONGO_DATABASE = "outages";
+/** What each refused work holds, and how many there are: 19 MB in all. */
+const REFUSED_BYTES = 100_000;
+const REFUSED_AT_ONCE = 32;
+const REFUSED_ROUNDS = 6;
 
 interface Sends {
 	auth: { "grant-role": { user: string } };
@@ -90,6 +98,43 @@ async function stepDown(url: string, seconds: number): Promise<void> {
 	await client.close();
 }
 
+/** As an administrator does who makes another server the primary: reads only, and ends who is there. */
+async function postgresStepsDown(url: string, seconds: number): Promise<void> {
+	const knex = makeKnex({ client: "pg", connection: url, pool: { min: 0, max: 1 } });
+	const readOnly = async (value: "on" | "off") => {
+		await knex.raw(`ALTER SYSTEM SET default_transaction_read_only = ${value}`);
+		await knex.raw("SELECT pg_reload_conf()");
+		await knex.raw(
+			"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+		);
+	};
+	await readOnly("on");
+	setTimeout(() => void readOnly("off").then(() => knex.destroy()), seconds * 1_000);
+}
+
+async function mysqlStepsDown(url: string, seconds: number): Promise<void> {
+	const root = new URL(url);
+	const { username } = root;
+	root.username = "root";
+	const knex = makeKnex({ client: "mysql2", connection: root.href, pool: { min: 0, max: 1 } });
+	// Who may set it is not bound by it; the right is looked at when a connection begins.
+	await knex.raw(`REVOKE SUPER, READ_ONLY ADMIN ON *.* FROM '${username}'@'127.0.0.1'`);
+	await knex.raw("SET GLOBAL read_only = 1");
+	await knex.raw(`KILL USER '${username}'@'127.0.0.1'`);
+	const back = async () => {
+		await knex.raw("SET GLOBAL read_only = 0");
+		await knex.destroy();
+	};
+	setTimeout(() => void back(), seconds * 1_000);
+}
+
+/** What the process keeps, once all that can be thrown away is. Bytes. */
+function heap(): number {
+	setFlagsFromString("--expose-gc");
+	(runInNewContext("gc") as () => void)();
+	return process.memoryUsage().heapUsed;
+}
+
 const SUBJECTS: readonly {
 	readonly kind: ServerKind;
 	readonly guarantee: Guarantee;
@@ -103,11 +148,13 @@ const SUBJECTS: readonly {
 		kind: postgres,
 		guarantee: "transactional",
 		business: (url) => sqlBusiness("pg", url),
+		stepDown: postgresStepsDown,
 	},
 	{
 		kind: mysql,
 		guarantee: "transactional",
 		business: (url) => sqlBusiness("mysql2", url),
+		stepDown: mysqlStepsDown,
 	},
 	{ kind: redis, guarantee: "recorded", business: redisBusiness },
 	{
@@ -280,6 +327,38 @@ for (const { kind, guarantee, business: makeBusiness, ...subject } of SUBJECTS) 
 						),
 					).toEqual([]);
 					await account(acknowledged);
+				},
+				PATIENCE_MS,
+			);
+
+			test(
+				"down for long: what is refused leaves nothing behind in memory",
+				async () => {
+					const machine = { clock: systemClock, random: systemRandom };
+					const store = resolveParticipantStore(url, "store", machine);
+					await store.open();
+					await server.kill();
+					const owner = { nodeID: "node", instanceID: "start" };
+					const refused = async () => {
+						const id = newGroupId(systemClock, systemRandom);
+						const payload = randomBytes(REFUSED_BYTES / 2).toString("hex");
+						const work = async () => payload.length;
+						const request = { id, owner, coordinator: "c", timeout: 60_000 };
+						expect((await store.run(request, work)).state).not.toBe("committed");
+					};
+					const rounds = async (count: number) => {
+						for (let round = 0; round < count; round++) {
+							await Promise.all(Array.from({ length: REFUSED_AT_ONCE }, refused));
+						}
+					};
+					await rounds(2);
+					const before = heap();
+					await rounds(REFUSED_ROUNDS);
+					const kept = heap() - before;
+					const passed = REFUSED_BYTES * REFUSED_AT_ONCE * REFUSED_ROUNDS;
+					expect(kept).toBeLessThan(passed / 4);
+					await server.start();
+					await store.close();
 				},
 				PATIENCE_MS,
 			);
