@@ -98,11 +98,13 @@ export interface TransactionalBackend<Tx extends OpenTransaction> extends RowBac
 	fenceOutcome(row: OutcomeRow): Promise<void>;
 	/**
 	 * Replaces the inbox row by what `next` makes of it, at once.
+	 * @param patiently waits longer where all that is written waits for one writer
 	 * @throws LOTTOR_STORE_BUSY when somebody has it too long
 	 */
 	changeInbox(
 		id: string,
 		next: (before: InboxRow | undefined) => InboxRow | undefined,
+		patiently?: boolean,
 	): Promise<void>;
 	/**
 	 * The inbox row once no transaction that has it is left. Nothing is changed.
@@ -283,9 +285,9 @@ export class TransactionalParticipantStore<
 	}
 
 	async fail(request: FailRequest): Promise<void> {
-		await this.#backend.changeInbox(request.id, (before) =>
-			failedRow(before, request, this.#backend.now(), false),
-		);
+		const next = (before: InboxRow | undefined) =>
+			failedRow(before, request, this.#backend.now(), false);
+		await this.#backend.changeInbox(request.id, next, true);
 	}
 
 	async fence(id: string, minRevision: number): Promise<FenceResult> {

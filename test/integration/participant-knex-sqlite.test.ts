@@ -155,6 +155,24 @@ describe("the participant store on a Knex instance on SQLite", () => {
 		expect(await other.resolve([id])).toEqual([{ result: "committed" }]);
 	});
 
+	it("R32 a failure is noted however long the work takes that has the only connection", async () => {
+		const clock = new ManualClock();
+		const other = await open(knex, clock);
+		const held = gate();
+		const work = run(groupId(), held.pass);
+		await held.reached;
+		const id = `${groupId()}.0`;
+		const error = { code: "NO", message: "no", retryable: true };
+		const attempt = { id, attempt: 1, revision: 0, receipt: "r", coordinator: "c", error };
+		const failing = other.fail(attempt);
+		await settle();
+		await clock.advance(5_000);
+		held.open();
+		await Promise.all([work, failing]);
+
+		expect(await other.look([id])).toMatchObject([{ result: "failed", attempt: 1 }]);
+	});
+
 	it("waits without holding up the process while another process has the file locked", async () => {
 		const other = await place.connection();
 		other.exec("BEGIN IMMEDIATE");

@@ -24,8 +24,8 @@ export const SCHEMA = 1;
 
 /** How long a connection may take to come. Milliseconds. */
 const CONNECT_MS = 4_000;
-/** How long the only writer is waited for. Milliseconds. */
-const LOCK_MS = 10_000;
+/** How long the only writer is waited for by what can't be put off. Milliseconds. */
+export const LOCK_MS = 10_000;
 /** Most rows that one statement names. */
 const CHUNK = 500;
 
@@ -189,9 +189,13 @@ export class KnexDatabase implements SessionHost {
 
 	/**
 	 * Runs `fn` in a transaction of Lottor's own, READ COMMITTED, that waits shortly for locks.
+	 * @param how what the transaction ends with; how long the only writer is waited for, in milliseconds
 	 * @throws LOTTOR_STORE_BUSY when a lock was not free in time; nothing of it stands then
 	 */
-	async change<T>(fn: (session: Session) => Promise<T>, end = "COMMIT"): Promise<T> {
+	async change<T>(
+		fn: (session: Session) => Promise<T>,
+		{ end = "COMMIT", wait = SHORT_WAIT_MS } = {},
+	): Promise<T> {
 		return this.session(async (session) => {
 			const { dialect } = this;
 			try {
@@ -204,7 +208,7 @@ export class KnexDatabase implements SessionHost {
 				await this.#undo(session);
 				throw error;
 			}
-		}, SHORT_WAIT_MS);
+		}, wait);
 	}
 
 	async outcomes(ids: readonly unknown[]): Promise<(OutcomeRow | undefined)[]> {

@@ -1,7 +1,9 @@
 import { type RecordedBackend, RecordedParticipantStore } from "../recorded.ts";
 import type { InboxRow, OutcomeRow } from "../rules.ts";
-import { KnexDatabase, type KnexStoreOptions } from "./database.ts";
+import { KnexDatabase, type KnexStoreOptions, LOCK_MS } from "./database.ts";
 import type { KnexSource } from "./source.ts";
+
+const PATIENT = { wait: LOCK_MS };
 
 /** The recorded guarantee on the same tables, for services whose works don't use `tx`. */
 export function recordedKnexStore(
@@ -21,7 +23,7 @@ class KnexBackend extends KnexDatabase implements RecordedBackend {
 	}
 
 	insertInbox(row: InboxRow): Promise<boolean> {
-		return this.change((session) => this.addInbox(session, row));
+		return this.change((session) => this.addInbox(session, row), PATIENT);
 	}
 
 	swapInbox(before: InboxRow, after: InboxRow): Promise<boolean> {
@@ -30,6 +32,6 @@ class KnexBackend extends KnexDatabase implements RecordedBackend {
 			if (JSON.stringify(stands) !== JSON.stringify(before)) return false;
 			await this.replaceInbox(session, after);
 			return true;
-		});
+		}, PATIENT);
 	}
 }

@@ -2,7 +2,8 @@ import { LottorError } from "../../../protocol/index.ts";
 import type { ConsumeRequest, ConsumeResult, TxBase } from "../contract.ts";
 import { consumedRow, fencedRow, type InboxRow, type OutcomeRow, refusal } from "../rules.ts";
 import { type TransactionalBackend, TransactionalParticipantStore } from "../transactional.ts";
-import { KnexDatabase, type KnexStoreOptions } from "./database.ts";
+import { KnexDatabase, type KnexStoreOptions, LOCK_MS } from "./database.ts";
+import type { Session } from "./session.ts";
 import type { KnexSource } from "./source.ts";
 import { begin, KnexTransaction, nest } from "./transaction.ts";
 
@@ -72,8 +73,9 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 	async changeInbox(
 		id: string,
 		next: (before: InboxRow | undefined) => InboxRow | undefined,
+		patiently = false,
 	): Promise<void> {
-		await this.change(async (session) => {
+		const step = async (session: Session) => {
 			for (;;) {
 				const before = await this.lockInbox(session, id);
 				const after = next(before);
@@ -82,15 +84,19 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 				// Somebody else's may have come meanwhile.
 				if (await this.addInbox(session, after)) return;
 			}
-		});
+		};
+		await this.change(step, patiently ? { wait: LOCK_MS } : {});
 	}
 
 	/** To insert the row oneself waits for a transaction that has it. */
 	async settledInbox(id: string): Promise<InboxRow | undefined> {
 		const probe = fencedRow(undefined, id, 0, 0).row;
-		return this.change(async (session) => {
-			if (probe && (await this.addInbox(session, probe))) return undefined;
-			return this.lockInbox(session, id);
-		}, "ROLLBACK");
+		return this.change(
+			async (session) => {
+				if (probe && (await this.addInbox(session, probe))) return undefined;
+				return this.lockInbox(session, id);
+			},
+			{ end: "ROLLBACK" },
+		);
 	}
 }
