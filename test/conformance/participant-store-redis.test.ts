@@ -94,7 +94,7 @@ withServer(redis, "participant store redis cluster", () => {
 			await store.close();
 		});
 
-		it("a master that is killed: LOTTOR_STORE_UNAVAILABLE, then on by itself with its replica", async () => {
+		it("a master that is killed: at most LOTTOR_STORE_UNAVAILABLE, then on by itself with its replica", async () => {
 			const prefix = await cluster.prefixOfFirst("failover-");
 			const store = redisParticipantStore(newClient(), { prefix });
 			const { storeId } = await store.open();
@@ -114,7 +114,8 @@ withServer(redis, "participant store redis cluster", () => {
 				else refused.push((result as { error?: { type?: unknown } }).error?.type);
 			}
 			await failing;
-			expect(new Set(refused)).toEqual(new Set(["LOTTOR_STORE_UNAVAILABLE"]));
+			// The client itself may wait until there is a master again.
+			expect(refused.filter((type) => type !== "LOTTOR_STORE_UNAVAILABLE")).toEqual([]);
 
 			expect(await store.open()).toMatchObject({ storeId });
 			const stands = await store.resolve(kept);
