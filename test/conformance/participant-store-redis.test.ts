@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
-import { type Cluster, Redis } from "ioredis";
+import { type Cluster, type ClusterOptions, Redis } from "ioredis";
 
 import { redisParticipantStore } from "../../adapters/participant-store/redis.ts";
 import { END_OUTCOME } from "../../adapters/participant-store/redis/scripts.ts";
@@ -35,8 +35,8 @@ withServer(redis, "participant store redis cluster", () => {
 			await cluster.dispose();
 		});
 
-		const newClient = () => {
-			const client = cluster.client();
+		const newClient = (options: ClusterOptions = {}) => {
+			const client = cluster.client(options);
 			clients.push(client);
 			return client;
 		};
@@ -78,7 +78,8 @@ withServer(redis, "participant store redis cluster", () => {
 
 		it("LOTTOR_STORE_UNUSABLE when one of its masters is unsafe, also for a client that is not connected yet", async () => {
 			await cluster.configure("appendonly", "no");
-			await expect(redisParticipantStore(newClient()).open()).rejects.toMatchObject({
+			const late = newClient({ lazyConnect: true });
+			await expect(redisParticipantStore(late).open()).rejects.toMatchObject({
 				type: "LOTTOR_STORE_UNUSABLE",
 				message: expect.stringContaining("appendonly"),
 			});

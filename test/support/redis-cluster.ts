@@ -1,4 +1,4 @@
-import { Cluster, Redis } from "ioredis";
+import { Cluster, type ClusterOptions, Redis } from "ioredis";
 
 import type { ServerKind } from "../../scripts/servers/kind.ts";
 import { redis } from "../../scripts/servers/redis.ts";
@@ -55,9 +55,9 @@ export class RedisCluster {
 	}
 
 	/** Another client, as a service has. */
-	client(): Cluster {
+	client(options: ClusterOptions = {}): Cluster {
 		const nodes = this.#servers.map(({ port }) => ({ host: "127.0.0.1", port }));
-		const client = new Cluster(nodes, { clusterRetryStrategy: () => 100 });
+		const client = new Cluster(nodes, { clusterRetryStrategy: () => 100, ...options });
 		client.on("error", () => undefined);
 		return client;
 	}
