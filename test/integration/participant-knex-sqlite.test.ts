@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 
-import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
+import { afterEach, beforeEach, describe, expect, it, test } from "@jest/globals";
 import type { Knex } from "knex";
 
 import { knexParticipantStore, type KnexTx } from "../../adapters/participant-store/knex.ts";
@@ -8,12 +8,16 @@ import {
 	type ParticipantStore,
 	resolveParticipantStore,
 	SqliteParticipantStore,
+	type TxBase,
 } from "../../adapters/participant-store/index.ts";
 import { SQL } from "../../adapters/participant-store/knex/rows.ts";
 import { sqlite } from "../../adapters/participant-store/knex/sqlite.ts";
+import { reliableOf } from "../../mixins/reliable-message/index.ts";
 import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
 import { newSqlitePlace, safePool, type Sqlite, type SqlitePlace } from "../support/knex-sqlite.ts";
+import { TestCluster } from "../support/lottor.ts";
 import { ManualClock, settle } from "../support/manual-clock.ts";
+import { until } from "../support/until.ts";
 
 const OWNER = { nodeID: "n", instanceID: "i" };
 
@@ -306,6 +310,35 @@ describe("the participant store on a Knex instance on SQLite", () => {
 			]);
 		}
 	});
+});
+
+test("producer and consumer with one Knex instance: each message takes effect once", async () => {
+	await knex.schema.createTable("effect", (table) => table.string("name"));
+	const lottor = new TestCluster();
+	const broker = lottor.broker("node");
+	lottor.coordinator(broker);
+	const user = lottor.participant(broker, "user", {}, { store: knex });
+	const handler = async (ctx: { params: { name: string } }, tx: TxBase) =>
+		void (await (tx as KnexTx).trx("effect").insert(ctx.params));
+	lottor.participant(broker, "auth", { grant: { handler } } as never, { store: knex });
+	await broker.start();
+	const create = (name: string, on: (tx: KnexTx) => Knex) =>
+		reliableOf(user).transaction(
+			null,
+			[{ target: "auth", type: "grant", payload: { name } }],
+			async (tx) => on(tx as KnexTx)("business").insert({ name }),
+		);
+
+	const made = Array.from({ length: 10 }, (_, i) => `user-${i}`);
+	await Promise.all(made.map((name) => create(name, ({ trx }) => trx)));
+	await expect(create("outside", () => knex)).rejects.toMatchObject({
+		type: "LOTTOR_STORE_BUSY",
+	});
+	await until(async () => (await knex("effect")).length >= made.length);
+	await lottor.stop();
+
+	expect(await names()).toEqual(made);
+	expect((await knex("effect").pluck<string[]>("name")).sort()).toEqual(made);
 });
 
 describe("a Knex instance on SQLite is refused at start (LOTTOR_STORE_UNUSABLE)", () => {
