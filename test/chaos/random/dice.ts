@@ -33,6 +33,12 @@ export class Dice {
 		return found;
 	}
 
+	/** The same values in an order of chance. */
+	shuffled<T>(values: readonly T[]): T[] {
+		const left = [...values];
+		return values.flatMap(() => left.splice(this.between(0, left.length - 1), 1));
+	}
+
 	/** One of the keys, each as likely as its weight says. */
 	weighted<K extends string>(weights: Readonly<Record<K, number>>): K {
 		const keys = Object.keys(weights) as K[];

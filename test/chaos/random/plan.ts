@@ -47,13 +47,17 @@ const WEIGHTS: Record<Exclude<FaultKind, ServerFault>, number> = {
 	blackout: 2,
 };
 
+/** What no run goes without, whatever its seed: these come first, in an order of their own. */
+const NEVER_MISSING = ["kill", "pause", "cut", "blackhole", "latency", "fullDisk"] as const;
+
 const SERVER_WEIGHT = 8;
 const FIRST_MS = 1_000;
 /** Mean time between two faults: several are under way at most times. */
 const EVERY_MS = 900;
 
 /**
- * The whole schedule of a run: the same arguments give the same.
+ * The whole schedule of a run: the same arguments give the same. Every kind of fault that is never
+ * to be missing has come once, however short the run is, before chance alone says what comes.
  *
  * @param servers what servers there are that can fail
  */
@@ -68,11 +72,17 @@ export function plan(
 		...Object.fromEntries(servers.map((server) => [server, SERVER_WEIGHT])),
 	};
 	const dice = new Dice(`plan ${seed} ${guarantee}`);
+	const first = dice.shuffled<FaultKind>([...NEVER_MISSING, ...servers]);
+	const end = seconds * 1_000;
+	const everyOfFirst = Math.min(EVERY_MS, (0.6 * (end - FIRST_MS)) / first.length);
 	const faults: Fault[] = [];
-	for (let at = FIRST_MS; ; at += dice.between(EVERY_MS / 3, (EVERY_MS * 5) / 3)) {
-		if (at >= seconds * 1_000) return faults;
-		faults.push(fault(dice, dice.weighted(weights as Record<FaultKind, number>), at));
+	for (let at = FIRST_MS; at < end; ) {
+		const every = first.length > 0 ? everyOfFirst : EVERY_MS;
+		const kind = first.pop() ?? dice.weighted(weights as Record<FaultKind, number>);
+		faults.push(fault(dice, kind, at));
+		at += dice.between(Math.floor(every / 3), Math.floor((every * 5) / 3));
 	}
+	return faults;
 }
 
 function fault(dice: Dice, kind: FaultKind, at: number): Fault {

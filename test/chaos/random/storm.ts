@@ -26,7 +26,7 @@ export interface Played {
 
 /**
  * Plays the schedule, and resolves when every fault is over. A fault of a process that does not
- * run just then is left out.
+ * run just then strikes the next one that does, or, where none does, nobody.
  */
 export async function storm(
 	schedule: readonly Fault[],
@@ -37,10 +37,11 @@ export async function storm(
 	const faults: Record<string, number> = {};
 	const points = new Set<string>();
 	const underway: Promise<void>[] = [];
-	for (const fault of schedule) {
-		await sleep(Math.max(start + fault.at - Date.now(), 0));
+	for (const planned of schedule) {
+		await sleep(Math.max(start + planned.at - Date.now(), 0));
+		const fault = struck(planned, playground.processes);
+		if (!fault) continue;
 		const places = placesOf(fault);
-		if (places.length === 1 && !playground.processes.isUp(places[0] as NodeName)) continue;
 		faults[fault.kind] = (faults[fault.kind] ?? 0) + 1;
 		points.add([fault.kind, ...places].join(" "));
 		playground.tell(describe(fault));
@@ -49,6 +50,14 @@ export async function storm(
 	await sleep(Math.max(start + ms - Date.now(), 0));
 	await Promise.all(underway);
 	return { faults, points: points.size };
+}
+
+function struck(fault: Fault, processes: Processes): Fault | undefined {
+	if (!("node" in fault) || "peer" in fault) return fault;
+	const place = NODES.indexOf(fault.node);
+	const inTurn = [...NODES.slice(place), ...NODES.slice(0, place)];
+	const node = inTurn.find((name) => processes.isUp(name));
+	return node && { ...fault, node };
 }
 
 /** One process, the two ends of a link, or all. */
