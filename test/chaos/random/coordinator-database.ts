@@ -1,4 +1,4 @@
-import { MongoClient } from "mongodb";
+import { type Collection, MongoClient } from "mongodb";
 
 import {
 	type CoordinatorData,
@@ -29,12 +29,12 @@ interface GroupDocument {
 
 /** The coordinators' database on a server of MongoDB's protocol, whose clock is this machine's. */
 export class CoordinatorDatabase implements CoordinatorData {
-	readonly #client: MongoClient;
-	readonly #groups;
+	readonly #connect: () => MongoClient;
+	#client: MongoClient;
 
 	constructor(url: string) {
-		this.#client = new MongoClient(url, { serverSelectionTimeoutMS: 2_000 });
-		this.#groups = this.#client.db("lottor").collection<GroupDocument>("lottor_groups");
+		this.#connect = () => new MongoClient(url, { serverSelectionTimeoutMS: 2_000 });
+		this.#client = this.#connect();
 	}
 
 	close(): Promise<void> {
@@ -72,12 +72,12 @@ export class CoordinatorDatabase implements CoordinatorData {
 	}
 
 	async groups(): Promise<StoredGroup[]> {
-		const documents = await this.#groups.find({}).toArray();
+		const documents = await this.#find({});
 		return documents.map(({ _id, state, conflict }) => ({ id: _id, state, conflict }));
 	}
 
 	async messages(): Promise<StoredMessage[]> {
-		const documents = await this.#groups.find({}).toArray();
+		const documents = await this.#find({});
 		return documents.flatMap(({ _id, messages }) =>
 			Object.entries(messages).map(([index, { target, state, error }]) => ({
 				id: `${_id}.${index}`,
@@ -89,7 +89,7 @@ export class CoordinatorDatabase implements CoordinatorData {
 	}
 
 	async #open(filter: object): Promise<OpenGroup[]> {
-		const documents = await this.#groups.find(filter).toArray();
+		const documents = await this.#find(filter);
 		return documents.map(({ _id, version, state, source, createdAt }) => ({
 			id: _id,
 			version,
@@ -97,5 +97,20 @@ export class CoordinatorDatabase implements CoordinatorData {
 			source,
 			createdAt,
 		}));
+	}
+
+	async #find(filter: object): Promise<GroupDocument[]> {
+		const client = this.#client;
+		const groups: Collection<GroupDocument> = client.db("lottor").collection("lottor_groups");
+		try {
+			return await groups.find(filter).toArray();
+		} catch (error) {
+			// A client may never find a server again that was killed while it looked (driver 7.9).
+			if (client === this.#client) {
+				this.#client = this.#connect();
+				client.close().catch(() => undefined);
+			}
+			throw error;
+		}
 	}
 }
