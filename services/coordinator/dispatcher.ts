@@ -42,6 +42,8 @@ export class Dispatcher {
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
 	/** Sends whose items have not all been settled. */
 	readonly #sends = new Set<Promise<void>>();
+	/** How often the broker came back. */
+	#returns = 0;
 	#stopped = false;
 
 	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<boolean>) {
@@ -93,6 +95,7 @@ export class Dispatcher {
 	availabilityChanged(): void {
 		this.refresh();
 		if (!this.#canSend(false)) return;
+		this.#returns++;
 		const { view } = this.#engine;
 		this.wakeAgain([...view.targets, ...view.services]);
 	}
@@ -121,7 +124,7 @@ export class Dispatcher {
 	/** Sends what went to `delivering` with the commit, and plans the rest of the group. */
 	committed(claimed: Claimed): void {
 		const { group } = claimed;
-		const over: Change[] = [];
+		const over: MessageChange[] = [];
 		const sending: MessageRecord[] = [];
 		for (const message of group.messages) {
 			if (message.state !== "delivering") continue;
@@ -133,7 +136,8 @@ export class Dispatcher {
 			sending.push(message);
 		}
 		this.#send(claimed, sending);
-		this.#quietly(apply(this.#engine, over));
+		const starved = new Set(over.map(({ index }) => group.messages[index]?.target ?? ""));
+		this.#quietly(apply(this.#engine, over).finally(() => this.#wakeStarved(starved)));
 		const now = this.#engine.store.now();
 		if (group.messages.some((message) => message.state === "pending" && isDue(message, now))) {
 			this.#quietly(this.plan([claimed]));
@@ -145,7 +149,6 @@ export class Dispatcher {
 	}
 
 	#noRoom(target: string) {
-		this.#engine.flights.starve(target);
 		this.#ready.delete(target);
 		return {
 			type: "refused",
@@ -177,12 +180,14 @@ export class Dispatcher {
 	async #planSome(due: readonly DueMessage[]): Promise<void> {
 		const { view, store } = this.#engine;
 		const { arrivals } = view;
-		const available = this.#canSend(false);
+		const returns = this.#returns;
+		/** Targets that have no room. */
+		const starved = new Set<string>();
 		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
 		const complete = new Map<Claimed, Claimed>();
 		for (const { claimed, message } of due) {
-			const change = await this.#step(claimed.group, message);
+			const change = await this.#step(claimed.group, message, starved);
 			if (!change) continue;
 			changes.push(change);
 			if (change.event.type !== "sent") continue;
@@ -194,7 +199,11 @@ export class Dispatcher {
 			}
 			sending.push({ claimed: full, index: message.index });
 		}
-		const results = await apply(this.#engine, changes);
+		const results = await apply(this.#engine, changes).finally(() => {
+			this.#wakeStarved(starved);
+			if (view.arrivals !== arrivals || this.#returns !== returns)
+				this.wakeAgain(due.map(({ message }) => message.target));
+		});
 		const sent = new Map<Claimed, MessageRecord[]>();
 		let place = 0;
 		changes.forEach((change, index) => {
@@ -209,8 +218,18 @@ export class Dispatcher {
 			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
 		});
 		for (const [one, messages] of sent) this.#send(one, messages);
-		if (view.arrivals !== arrivals || (!available && this.#canSend(false)))
-			this.wakeAgain(due.map(({ message }) => message.target));
+	}
+
+	/**
+	 * Messages to these targets have been parked for want of room. There may be room again: nobody
+	 * would have found them before they were stored.
+	 */
+	#wakeStarved(targets: ReadonlySet<string>): void {
+		const { flights, store } = this.#engine;
+		for (const target of targets) {
+			flights.starve(target);
+			if (flights.isHungry(target)) this.#engine.wakeAt(store.now());
+		}
 	}
 
 	/**
@@ -222,7 +241,11 @@ export class Dispatcher {
 		this.#engine.wakeAt(this.#engine.store.now());
 	}
 
-	async #step(group: GroupRecord, message: MessageRecord): Promise<MessageChange | undefined> {
+	async #step(
+		group: GroupRecord,
+		message: MessageRecord,
+		starved: Set<string>,
+	): Promise<MessageChange | undefined> {
 		const { view, flights, settings } = this.#engine;
 		const { target } = message;
 		const wait = (why: string) =>
@@ -270,7 +293,7 @@ export class Dispatcher {
 			if (fenced !== "fenced") return undefined;
 		}
 		if (flights.room(target) === 0) {
-			flights.starve(target);
+			starved.add(target);
 			this.#ready.delete(target);
 			return wait("maxInFlight reached");
 		}
@@ -285,7 +308,7 @@ export class Dispatcher {
 		const target = flights.land(id);
 		if (target === undefined) return;
 		if (!this.#stopped && !this.#ready.has(target)) this.#refreshTarget(target);
-		if (flights.hungry().length > 0) this.#engine.wakeAt(this.#engine.store.now());
+		if (flights.isHungry(target)) this.#engine.wakeAt(this.#engine.store.now());
 	}
 
 	/** Makes due what waited for targets that have room again, only as much as fits. */

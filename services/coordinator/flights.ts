@@ -85,14 +85,18 @@ export class Flights {
 		this.#starved.add(target);
 	}
 
+	/** Whether messages of this target wait for room, and there is enough to be worth a look. */
+	isHungry(target: string): boolean {
+		return this.#starved.has(target) && this.room(target) * 2 >= this.#limit;
+	}
+
 	/** Targets whose waiting messages can be woken, with how many. */
 	hungry(): { target: string; room: number }[] {
-		const found: { target: string; room: number }[] = [];
-		for (const target of this.#starved) {
-			const room = this.room(target);
-			if (room * 2 >= this.#limit) found.push({ target, room });
-		}
-		return found;
+		// What ended at another coordinator never lands here: it must not keep others waiting.
+		for (const target of this.#starved) this.#forgetOld(target);
+		return [...this.#starved]
+			.filter((target) => this.isHungry(target))
+			.map((target) => ({ target, room: this.room(target) }));
 	}
 
 	/** Nothing waits for this target any more. */

@@ -12,6 +12,7 @@ import type {
 	SendResult,
 } from "../../adapters/delivery/index.ts";
 import { type Envelope, livingServices } from "../../protocol/index.ts";
+import { runDue } from "../../services/coordinator/index.ts";
 import { reportOf, scripted, TestCoordinator } from "../support/coordinator.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
@@ -452,6 +453,57 @@ describe("delivery", () => {
 		await lottor.report(reportOf(delivery.sent[1] as Envelope));
 		await lottor.due();
 		expect(delivery.sent.length).toBeGreaterThan(2);
+	});
+
+	test("R21 what ends at another coordinator takes no room here for longer than its time", async () => {
+		const delivery = new HandDelivery(true);
+		const auth = scripted("auth");
+		lottor = await TestCoordinator.start({ delivery, maxInFlight: 4 }, auth.schema);
+		for (let i = 0; i < 6; i++) await lottor.commit(await lottor.prepare([{}]));
+		expect(delivery.sent).toHaveLength(4);
+		const store = `sqlite:${join(lottor.folder, "lottor.db")}`;
+		const other = await TestCoordinator.start({ store, clock: lottor.clock });
+		const [first, ...rest] = delivery.sent.map((envelope) => reportOf(envelope));
+		for (const report of rest) expect(await other.report(report)).toMatchObject({ result: "ok" });
+		await other.stop();
+		// Room for one: not worth a look for others, as long as the rest seems to be under way.
+		await lottor.report(first);
+		await lottor.due(20_000);
+
+		expect(delivery.sent).toHaveLength(6);
+	});
+
+	test("R21 room that comes free while a message is being parked for want of it is not overlooked", async () => {
+		const auth = scripted("auth");
+		auth.consume = () => ({ result: "accepted" });
+		const folder = mkdtempSync(join(tmpdir(), "lottor-"));
+		const clock = new ManualClock();
+		const store = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
+		const apply = store.apply.bind(store);
+		let free: () => void = () => undefined;
+		const held = new Promise<void>((resolve) => (free = resolve));
+		let parks = 0;
+		store.apply = async (changes) => {
+			// A store on another machine: what is called later may be done before.
+			if (changes.some((one) => "event" in one && one.event.type === "refused")) {
+				parks++;
+				await held;
+			}
+			return apply(changes);
+		};
+		lottor = await TestCoordinator.start({ store, clock, maxInFlight: 1 }, auth.schema);
+		const first = await lottor.prepare([{}]);
+		const second = await lottor.prepare([{}]);
+		const items = [first, second].map((id) => ({ id, storeId: "store-user" }));
+		await lottor.call("commit", { items });
+		await until(() => auth.consumed.length === 1 && parks === 1);
+		await lottor.report(reportOf(auth.consumed[0] as Envelope));
+		free();
+		await until(async () => {
+			await runDue(lottor.broker);
+			return auth.consumed.length === 2;
+		});
+		rmSync(folder, { recursive: true });
 	});
 
 	test("R25 a target that consumes the broker's channel itself is plain: it is not asked, its report counts", async () => {
