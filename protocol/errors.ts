@@ -96,7 +96,7 @@ export const ERRORS = {
 	LOTTOR_OVERLOADED: {
 		status: 503,
 		retryable: true,
-		summary: "The coordinator has as many prepares under way as it takes. Nothing was stored.",
+		summary: "More groups are to be prepared than the coordinators take. Nothing was stored.",
 	},
 	LOTTOR_STORE_MISMATCH: {
 		status: 409,

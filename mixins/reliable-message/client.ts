@@ -1,4 +1,3 @@
-import { AsyncLocalStorage } from "node:async_hooks";
 import type { ServiceBroker } from "moleculer";
 import {
 	BATCH_BYTES,
@@ -17,6 +16,7 @@ import {
 	type Random,
 	type Report,
 } from "../../protocol/index.ts";
+import { Prepares } from "./prepares.ts";
 import { type Coordinator, livingCoordinators } from "./registry.ts";
 import { within } from "./timing.ts";
 
@@ -28,8 +28,6 @@ const TRY_DELAY_MS = 50;
 const LONGEST_TRY_DELAY_MS = 500;
 /** How long others are preferred to a coordinator that did not answer, or could not store. */
 const SUSPECT_MS = 5_000;
-/** Bytes of an item besides its contents, at a guess. */
-const ITEM_OVERHEAD = 256;
 
 /** Errors of a call that certainly never ran its action. */
 const NOT_REACHED = new Set(["SERVICE_NOT_FOUND", "SERVICE_NOT_AVAILABLE"]);
@@ -37,30 +35,12 @@ const NOT_REACHED = new Set(["SERVICE_NOT_FOUND", "SERVICE_NOT_AVAILABLE"]);
 /** A prepared group: where it is. */
 export type Prepared = Extract<PrepareAnswer, { result: "prepared" | "existing" }>;
 
-/** One try of one prepare, waiting for its batch. */
-interface PrepareTry {
-	readonly item: PrepareItem;
-	readonly bytes: number;
-	/** Milliseconds. */
-	readonly timeout: number;
-	/** The coordinator that was called; unset while the try has not left. */
-	sentTo?: Coordinator;
-	readonly end: (result: TryResult) => void;
-}
-
-type TryResult =
-	| { readonly state: "answered"; readonly answer: PrepareAnswer }
-	| { readonly state: "absent" }
-	| { readonly state: "failed"; readonly error: unknown };
-
-/** Calls the coordinators: calls made in one tick leave as one (R28, R29). */
+/** Calls the coordinators. */
 export class CoordinatorClient {
 	readonly #broker: ServiceBroker;
 	readonly #clock: Clock;
 	readonly #random: Random;
-	readonly #gathered = new Map<string, PrepareTry[]>();
-	/** A batch serves many callers: it runs in nobody's asynchronous context. */
-	readonly #outside = AsyncLocalStorage.snapshot();
+	readonly #prepares: Prepares;
 	/** Turns of the round robin, by action: a common one would tie them to each other. */
 	readonly #turns = new Map<string, number>();
 	/** Nodes whose coordinator failed lately, with the time until which others are preferred. */
@@ -70,6 +50,12 @@ export class CoordinatorClient {
 		this.#broker = broker;
 		this.#clock = clock;
 		this.#random = random;
+		this.#prepares = new Prepares({
+			clock,
+			pick: (storeId, takes) => this.#pick("prepare", storeId, takes),
+			call: (coordinator, items, timeout) =>
+				this.#call<PrepareAnswer>("prepare", coordinator, items, timeout),
+		});
 	}
 
 	/**
@@ -77,11 +63,11 @@ export class CoordinatorClient {
 	 * coordinator store, later ones go to the same store: two stores must never both hold a group.
 	 *
 	 * @param timeout milliseconds
-	 * @throws LOTTOR_NO_COORDINATOR, LOTTOR_PREPARE_FAILED, or the coordinator's own refusal
+	 * @throws LOTTOR_NO_COORDINATOR, LOTTOR_PREPARE_FAILED, LOTTOR_OVERLOADED, or the coordinator's
+	 *   own refusal
 	 */
 	async prepare(item: PrepareItem, timeout: number): Promise<Prepared> {
 		const deadline = this.#clock.now() + timeout;
-		const bytes = itemBytes(item);
 		const data = { group: item.id };
 		let storeId: string | undefined;
 		let cause: unknown;
@@ -89,8 +75,15 @@ export class CoordinatorClient {
 		for (let tries = 0; ; tries++) {
 			const left = deadline - this.#clock.now();
 			if (left <= 0) break;
-			const limit = Math.min(left, Math.max(1_000, timeout / 3));
-			const { sentTo, result } = await this.#tryOnce(item, bytes, limit, storeId);
+			const { sentTo, result } = await this.#prepares.once(item, deadline, timeout, storeId);
+			if (result.state === "overloaded") {
+				const message = `Group ${item.id} was not prepared: more is to be prepared than the coordinators take`;
+				const error = new LottorError("LOTTOR_OVERLOADED", message, data);
+				if (storeId === undefined) throw error;
+				// An earlier try may be stored all the same.
+				cause ??= error;
+				break;
+			}
 			if (this.#clock.now() >= deadline) {
 				storeId ??= sentTo?.storeId;
 				break;
@@ -135,61 +128,11 @@ export class CoordinatorClient {
 
 	async #tell(action: string, storeId: string, items: readonly unknown[]): Promise<ItemAnswer[]> {
 		const coordinator = this.#pick(action, storeId);
-		if (!coordinator) {
+		if (typeof coordinator === "string") {
 			const message = `No living coordinator has the store ${storeId}`;
 			throw new LottorError("LOTTOR_NO_COORDINATOR", message);
 		}
 		return this.#call<ItemAnswer>(action, coordinator, items, CALL_TIMEOUT_MS);
-	}
-
-	async #tryOnce(
-		item: PrepareItem,
-		bytes: number,
-		timeout: number,
-		storeId: string | undefined,
-	): Promise<{ sentTo: Coordinator | undefined; result: TryResult }> {
-		let end: (result: TryResult) => void = () => undefined;
-		const ended = new Promise<TryResult>((resolve) => (end = resolve));
-		const attempt: PrepareTry = { item, bytes, timeout, end };
-		this.#gather(attempt, storeId);
-		const result = await within(this.#clock, timeout, ended).catch(
-			(error: unknown): TryResult => ({ state: "failed", error }),
-		);
-		return { sentTo: attempt.sentTo, result };
-	}
-
-	#gather(attempt: PrepareTry, storeId = ""): void {
-		const waiting = this.#gathered.get(storeId);
-		if (waiting) {
-			waiting.push(attempt);
-			return;
-		}
-		this.#gathered.set(storeId, [attempt]);
-		this.#outside(setImmediate, () => {
-			const all = this.#gathered.get(storeId) ?? [];
-			this.#gathered.delete(storeId);
-			for (const batch of batches(all)) void this.#sendPrepares(batch, storeId);
-		});
-	}
-
-	async #sendPrepares(batch: PrepareTry[], storeId: string): Promise<void> {
-		const coordinator = this.#pick("prepare", storeId || undefined);
-		if (!coordinator) {
-			for (const { end } of batch) end({ state: "absent" });
-			return;
-		}
-		for (const attempt of batch) attempt.sentTo = coordinator;
-		try {
-			const items = batch.map(({ item }) => item);
-			const timeout = Math.max(...batch.map((attempt) => attempt.timeout));
-			const answers = await this.#call<PrepareAnswer>("prepare", coordinator, items, timeout);
-			batch.forEach(({ end }, index) => {
-				const answer = answers[index];
-				if (answer) end({ state: "answered", answer });
-			});
-		} catch (error) {
-			for (const { end } of batch) end({ state: "failed", error });
-		}
 	}
 
 	async #call<Answer>(
@@ -214,14 +157,20 @@ export class CoordinatorClient {
 	}
 
 	/** A local one before remote ones, in turn, and those that answer before those that did not. */
-	#pick(action: string, storeId?: string): Coordinator | undefined {
+	#pick(
+		action: string,
+		storeId?: string,
+		takes: (coordinator: Coordinator) => boolean = () => true,
+	): Coordinator | "none lives" | "none takes more" {
 		const living = livingCoordinators(this.#broker, storeId);
+		if (living.length === 0) return "none lives";
 		const now = this.#clock.now();
 		const trusted = living.filter(({ nodeID }) => (this.#suspects.get(nodeID) ?? 0) <= now);
-		const choice = trusted.length > 0 ? trusted : living;
+		const choice = (trusted.length > 0 ? trusted : living).filter(takes);
 		const turn = (this.#turns.get(action) ?? 0) + 1;
 		this.#turns.set(action, turn);
-		return choice.find(({ local }) => local) ?? choice[turn % choice.length];
+		const chosen = choice.find(({ local }) => local) ?? choice[turn % choice.length];
+		return chosen ?? "none takes more";
 	}
 
 	#suspect({ nodeID }: Coordinator): void {
@@ -254,12 +203,6 @@ export function batches<T extends { readonly bytes: number }>(items: readonly T[
 	}
 	if (batch.length > 0) all.push(batch);
 	return all;
-}
-
-function itemBytes(item: PrepareItem): number {
-	let bytes = ITEM_OVERHEAD + (item.context?.length ?? 0);
-	for (const { content } of item.messages) bytes += ITEM_OVERHEAD + Buffer.byteLength(content);
-	return bytes;
 }
 
 function mayHaveReached(error: unknown): boolean {
