@@ -50,3 +50,10 @@ export class Dice {
 		return keys[0] as K;
 	}
 }
+
+/** Dice that let nothing happen which only may happen. */
+export class Calm extends Dice {
+	override chance(): boolean {
+		return false;
+	}
+}

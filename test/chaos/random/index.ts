@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
 import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
@@ -14,6 +13,7 @@ import { plan, type ServerFault } from "./plan.ts";
 import { Processes } from "./processes.ts";
 import { Recovery } from "./recovery.ts";
 import { BROKERS, ChaosServer, STORES } from "./servers.ts";
+import { settled } from "./settled.ts";
 import { type Played, storm } from "./storm.ts";
 import { type NodeName, SQLITE } from "./words.ts";
 
@@ -36,8 +36,6 @@ const USAGE_ERROR = 2;
 const DIRECT = "direct";
 /** How long the rest may take once nothing goes wrong any more. */
 const SETTLE_MS = 90_000;
-/** Longer than any lease of the run. */
-const STILL_MS = 3_000;
 const RECOVERY_BAR_MS = 15_000;
 const PROGRESS_MS = 5_000;
 const SHOWN_FINDINGS = 30;
@@ -85,19 +83,6 @@ function mustBeOneOf(value: string, option: string, known: readonly string[]): v
 async function serverOf(kinds: readonly ServerKind[], name: string) {
 	const kind = kinds.find((one) => one.name === name);
 	return kind && (await ChaosServer.start(kind));
-}
-
-/** Waits until no group is under way. @returns whether it came to that */
-async function settled(data: CoordinatorData): Promise<boolean> {
-	const end = Date.now() + SETTLE_MS;
-	for (let still = 0; still < STILL_MS; still += 100) {
-		if (Date.now() > end) return false;
-		// A store that is not back yet has everything still before it.
-		const busy = await Promise.resolve(data.busy()).catch(() => Infinity);
-		if (busy > 0) still = 0;
-		await sleep(100);
-	}
-	return true;
 }
 
 interface Outcome extends Verdict, Played {
@@ -162,7 +147,7 @@ async function run(
 		);
 		processes.load(false);
 		tell("Nothing goes wrong any more; waiting for the rest");
-		const quiet = await settled(stored);
+		const quiet = await settled(stored, SETTLE_MS);
 		const times = await recovery.stop();
 		tell(quiet ? "All is quiet; ending the processes" : "It does not get quiet");
 		await processes.stop();

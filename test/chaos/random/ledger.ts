@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
 import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
-import { type CallerSaw, CONSUMERS, NODES, PRODUCERS, THROWN } from "./words.ts";
+import { type CallerSaw, type NodeName, NODES, SERVICES, THROWN } from "./words.ts";
 
 /** What the databases say when all is over, compared. */
 export interface Verdict {
@@ -41,11 +41,13 @@ interface Effect {
  *
  * @param harmed starts of processes that were killed, or whose disk failed
  * @param data the coordinators' store, where it is not the file in the folder; stays open
+ * @param nodes those of the run
  */
 export async function compare(
 	folder: string,
 	harmed: ReadonlySet<string>,
 	data?: CoordinatorData,
+	nodes: readonly NodeName[] = NODES,
 ): Promise<Verdict> {
 	const findings: string[] = [];
 	const stored = data ?? new CoordinatorFile(folder);
@@ -57,8 +59,9 @@ export async function compare(
 		if (conflict !== null) findings.push(`group ${id} is in conflict: ${conflict}`);
 	}
 	if (!data) await stored.close();
-	const rows = readRows(folder);
-	const effects = readEffects(folder);
+	const services = [...new Set(nodes.flatMap((node) => SERVICES[node] ?? []))];
+	const rows = readRows(folder, services);
+	const effects = readEffects(folder, services);
 
 	let lost = 0;
 	for (const [group, { service, targets }] of rows) {
@@ -79,14 +82,14 @@ export async function compare(
 	let doubles = 0;
 	let unexplained = 0;
 	for (const [id, all] of effects) {
-		const services = all.map(({ service }) => service);
+		const at = all.map(({ service }) => service);
 		const target = rows.get(id.replace(/\.\d+$/, ""))?.targets[Number(id.split(".").at(-1))];
 		if (target === undefined) {
 			phantom++;
-			findings.push(`phantom: effect of ${id} at ${services.join()}, and no row`);
-		} else if (services.some((service) => service !== target)) {
+			findings.push(`phantom: effect of ${id} at ${at.join()}, and no row`);
+		} else if (at.some((service) => service !== target)) {
 			phantom++;
-			findings.push(`phantom: effect of ${id} at ${services.join()} instead of ${target}`);
+			findings.push(`phantom: effect of ${id} at ${at.join()} instead of ${target}`);
 		}
 		if (all.length > 1) {
 			const text = all.map(({ service, by }) => `${service} (${by})`).join(", ");
@@ -106,7 +109,7 @@ export async function compare(
 			findings.push(`unfinished: group ${id} is ${state}: ${text.join(", ")}`);
 		}
 	}
-	for (const { group, result } of readResults(folder)) {
+	for (const { group, result } of readResults(folder, nodes)) {
 		if (result === "ok" && !rows.has(group)) {
 			lost++;
 			findings.push(`lost: the caller was told that ${group} is committed, and no row`);
@@ -132,9 +135,9 @@ export async function compare(
 }
 
 /** What each producer's local transactions left, by group. */
-function readRows(folder: string): Map<string, Row> {
+function readRows(folder: string, services: readonly string[]): Map<string, Row> {
 	const rows = new Map<string, Row>();
-	for (const service of [...PRODUCERS, ...CONSUMERS]) {
+	for (const service of services) {
 		for (const row of rowsOf(folder, service, "SELECT grp, targets FROM orders")) {
 			const targets = JSON.parse(String(row["targets"])) as string[];
 			rows.set(String(row["grp"]), { service, targets });
@@ -144,9 +147,9 @@ function readRows(folder: string): Map<string, Row> {
 }
 
 /** Where each message took effect, as often as it did. */
-function readEffects(folder: string): Map<string, Effect[]> {
+function readEffects(folder: string, services: readonly string[]): Map<string, Effect[]> {
 	const effects = new Map<string, Effect[]>();
-	for (const service of CONSUMERS) {
+	for (const service of services) {
 		for (const row of rowsOf(
 			folder,
 			service,
@@ -160,8 +163,8 @@ function readEffects(folder: string): Map<string, Effect[]> {
 	return effects;
 }
 
-function readResults(folder: string): CallerSaw[] {
-	return NODES.flatMap((node) => {
+function readResults(folder: string, nodes: readonly NodeName[]): CallerSaw[] {
+	return nodes.flatMap((node) => {
 		const path = join(folder, `${node}.results`);
 		if (!existsSync(path)) return [];
 		const lines = readFileSync(path, "utf8").split("\n");

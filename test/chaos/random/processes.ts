@@ -7,7 +7,16 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import type { Guarantee } from "../../../protocol/index.ts";
 import type { Network } from "./network.ts";
-import { type Command, type NodeName, type NodeOrders, NODES, PORT, READY } from "./words.ts";
+import {
+	type Command,
+	FIGURES,
+	type Figures,
+	type NodeName,
+	type NodeOrders,
+	NODES,
+	PORT,
+	READY,
+} from "./words.ts";
 
 const NODE_FILE = new URL("./node.ts", import.meta.url).pathname;
 /** Not a bar: how long a start may take on a machine that has much else to do. */
@@ -23,10 +32,16 @@ interface Running {
 	paused: boolean;
 	/** Whether the process is to end now. */
 	ending: boolean;
+	/** Who waits for its figures. */
+	readonly curious: ((figures: Figures) => void)[];
 }
 
 /** What the processes are started with. */
 export interface Setting {
+	/** Every process that there may be. @default those of a chaos run */
+	readonly nodes?: readonly NodeName[];
+	/** @default false: handlers fail and dawdle at random, and Lottor's times are short */
+	readonly calm?: boolean;
 	readonly folder: string;
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
@@ -59,11 +74,15 @@ export class Processes {
 		this.#setting = setting;
 	}
 
-	/** Starts all, and waits until they are ready. */
-	async start(): Promise<void> {
-		this.#ports = await this.#setting.network.open(NODES);
-		for (const name of NODES) this.#spawn(name);
-		await Promise.all(NODES.map((name) => this.ready(name)));
+	get nodes(): readonly NodeName[] {
+		return this.#setting.nodes ?? NODES;
+	}
+
+	/** Starts these, and waits until they are ready. */
+	async start(nodes = this.nodes): Promise<void> {
+		if (this.#ports.size === 0) this.#ports = await this.#setting.network.open(this.nodes);
+		for (const name of nodes) this.#spawn(name);
+		await Promise.all(nodes.map((name) => this.ready(name)));
 	}
 
 	/** Whether the process runs, ready and not paused, on a disk that works. */
@@ -83,10 +102,20 @@ export class Processes {
 	}
 
 	command(name: NodeName, command: Command): void {
-		if (command.do !== "load") this.#harm(name);
+		if (command.do === "full" || command.do === "ioError") this.#harm(name);
 		if (command.do === "full" && command.on) this.#hampered.add(name);
 		else if (command.do === "full") this.#hampered.delete(name);
 		this.#running.get(name)?.child.stdin?.write(`${JSON.stringify(command)}\n`);
+	}
+
+	/** How the process is doing; it must run. @param collect whether garbage is to be gone first */
+	figures(name: NodeName, collect = false): Promise<Figures> {
+		return new Promise((resolve, reject) => {
+			const running = this.#running.get(name);
+			if (!running) return reject(new Error(`${name} does not run`));
+			running.curious.push(resolve);
+			this.command(name, { do: "tell", collect });
+		});
 	}
 
 	/** SIGKILL; starts it again after `ms`. `killed` is called in between. */
@@ -106,10 +135,9 @@ export class Processes {
 
 	/** SIGTERM; starts it again `ms` after its end. */
 	async restart(name: NodeName, ms: number): Promise<void> {
-		await this.#terminate(name);
+		await this.end(name);
 		await sleep(ms);
-		this.#spawn(name);
-		await this.ready(name);
+		await this.start([name]);
 	}
 
 	/** SIGSTOP for `ms`. */
@@ -135,7 +163,7 @@ export class Processes {
 	/** Ends all in good order; those that don't end are noted, and killed. */
 	async stop(): Promise<void> {
 		this.#over = true;
-		await Promise.all(NODES.map((name) => this.#terminate(name)));
+		await Promise.all(this.nodes.map((name) => this.end(name)));
 	}
 
 	/** Kills all that still run. */
@@ -150,7 +178,7 @@ export class Processes {
 
 	#spawn(name: NodeName): void {
 		if (this.#over) return;
-		const { folder, guarantee, delivery, store, seed } = this.#setting;
+		const { folder, guarantee, delivery, store, seed, calm = false } = this.#setting;
 		const start = (this.#starts.get(name) ?? 0) + 1;
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
@@ -161,13 +189,14 @@ export class Processes {
 			delivery,
 			store,
 			seed,
+			calm,
 			ports: this.#ports.get(name) ?? {},
 		};
-		const child = spawn(process.execPath, [NODE_FILE, JSON.stringify(orders)], {
+		const child = spawn(process.execPath, ["--expose-gc", NODE_FILE, JSON.stringify(orders)], {
 			stdio: ["pipe", "pipe", "pipe"],
 		});
 		const exited = once(child, "exit");
-		const running = { child, exited, ready: false, paused: false, ending: false };
+		const running = { child, exited, ready: false, paused: false, ending: false, curious: [] };
 		this.#running.set(name, running);
 		const log = createWriteStream(join(folder, `${name}.log`), { flags: "a" });
 		child.stderr.pipe(log, { end: false });
@@ -180,6 +209,10 @@ export class Processes {
 	}
 
 	#heard(name: NodeName, running: Running, line: string, log: WriteStream): void {
+		if (line.startsWith(FIGURES)) {
+			running.curious.shift()?.(JSON.parse(line.slice(FIGURES.length)) as Figures);
+			return;
+		}
 		log.write(`${line}\n`);
 		if (line.startsWith(PORT)) {
 			this.#setting.network.listens(name, Number(line.slice(PORT.length)));
@@ -199,7 +232,8 @@ export class Processes {
 		setTimeout(() => this.#spawn(name), AGAIN_MS);
 	}
 
-	async #terminate(name: NodeName): Promise<void> {
+	/** SIGTERM; waits for its end. */
+	async end(name: NodeName): Promise<void> {
 		const running = this.#running.get(name);
 		if (!running) return;
 		this.#forget(name, running);

@@ -33,8 +33,11 @@ export interface Surroundings {
 	readonly delivery: string;
 	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
 	readonly store: string;
+	readonly calm: boolean;
 	readonly dice: Dice;
 	readonly disk: Disk;
+	/** Told of each effect that a handler wrote. */
+	readonly effected: () => void;
 }
 
 /** How a local work goes: `slow` takes longer than the first check-back waits. */
@@ -64,12 +67,25 @@ const TABLES = [
 const ORDER = "INSERT INTO orders (grp, targets) VALUES (?, ?)";
 const EFFECT = "INSERT INTO effects (message, grp, by) VALUES (?, ?, ?)";
 
-/** A coordinator with times that let a short run see all of the protocol. */
+/** Times that let a short run see all of the protocol. */
+const SHORT_TIMES = {
+	checkAfter: CHECK_AFTER_MS,
+	checkMaxDelay: "5s",
+	askTimeout: "1s",
+	callTimeout: "2s",
+	lease: "500ms",
+	ackTimeout: "1s",
+	askMaxDelay: "5s",
+	pollInterval: "200ms",
+} as const;
+
+/** A coordinator on the store that all coordinators share. */
 export function coordinator({
 	folder,
 	guarantee,
 	delivery,
 	store,
+	calm,
 	disk,
 }: Surroundings): ServiceSchema {
 	return Coordinator({
@@ -78,24 +94,19 @@ export function coordinator({
 				? sqliteCoordinatorStore({ file: join(folder, "lottor.db"), connect: disk.connect })
 				: store,
 		delivery: delivery as DeliverySpec,
-		checkAfter: CHECK_AFTER_MS,
-		checkMaxDelay: "5s",
 		maxChecks: guarantee === "recorded" ? 3 : 15,
-		askTimeout: "1s",
-		callTimeout: "2s",
-		lease: "500ms",
-		ackTimeout: "1s",
-		askMaxDelay: "5s",
-		pollInterval: "200ms",
+		...(!calm && SHORT_TIMES),
 	});
 }
+
+const IMPATIENT = { prepareTimeout: "3s" } as const;
 
 /** A producer, which orders what the load asks of it. */
 export function producer(name: string, around: Surroundings): ServiceSchema {
 	const books = booksOf(name, around);
 	return {
 		name,
-		mixins: [ReliableMessage({ store: books.store, prepareTimeout: "3s" })],
+		mixins: [ReliableMessage({ store: books.store, ...(!around.calm && IMPATIENT) })],
 		methods: {
 			order(this: Service, { messages, kind }: Order): Promise<string> {
 				const targets = JSON.stringify(messages.map(({ target }) => target));
@@ -132,6 +143,7 @@ export function consumer(name: string, around: Surroundings): ServiceSchema {
 		if (fails && around.guarantee === "recorded") throw new NotYet();
 		const { id } = ctx.locals["message"] as IncomingMessage;
 		await books.write(tx, EFFECT, id, tx.group, around.start);
+		around.effected();
 		if (dice.chance(0.02)) await sleep(dice.between(50, 800));
 		if (fails) throw new NotYet();
 	}
@@ -142,8 +154,7 @@ export function consumer(name: string, around: Surroundings): ServiceSchema {
 			ReliableMessage({
 				store: books.store,
 				delivery: around.delivery,
-				prepareTimeout: "3s",
-				handlerTimeout: "5s",
+				...(!around.calm && { ...IMPATIENT, handlerTimeout: "5s" }),
 			}),
 		],
 		messages: {

@@ -54,7 +54,7 @@ export async function storm(
 
 function struck(fault: Fault, processes: Processes): Fault | undefined {
 	if (!("node" in fault) || "peer" in fault) return fault;
-	const place = NODES.indexOf(fault.node);
+	const place = NODES.findIndex((name) => name === fault.node);
 	const inTurn = [...NODES.slice(place), ...NODES.slice(0, place)];
 	const node = inTurn.find((name) => processes.isUp(name));
 	return node && { ...fault, node };

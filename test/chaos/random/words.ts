@@ -1,11 +1,12 @@
 import type { Guarantee } from "../../../protocol/index.ts";
 
-/** The processes, each a Moleculer node of its own. */
+/** The processes of a chaos run, each a Moleculer node of its own. */
 export const NODES = ["k1", "k2", "p1", "p2", "p3", "c1", "c2", "c3"] as const;
-export type NodeName = (typeof NODES)[number];
+/** A chaos run's, and coordinators of other runs. */
+export type NodeName = (typeof NODES)[number] | "k3" | "k4";
 
-/** Those that share the coordinator's file (R31). */
-export const COORDINATORS: readonly NodeName[] = ["k1", "k2"];
+/** Those that share the coordinators' store (R31). */
+export const COORDINATORS: readonly NodeName[] = ["k1", "k2", "k3", "k4"];
 
 /**
  * The services of the other processes. Each has one SQLite file of its own; `desk` and `mail` have
@@ -41,6 +42,8 @@ export interface NodeOrders {
 	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
 	readonly store: string;
 	readonly seed: string;
+	/** Handlers neither fail nor dawdle, and Lottor's times are its defaults. */
+	readonly calm: boolean;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;
 }
@@ -48,6 +51,12 @@ export interface NodeOrders {
 /** What a running process can be told, a line of JSON on its stdin. */
 export type Command =
 	| { readonly do: "load"; readonly on: boolean }
+	/** So many callers make one transaction after another without a pause. */
+	| { readonly do: "press"; readonly callers: number }
+	/** So many transactions are begun each second, whatever becomes of them. */
+	| { readonly do: "offer"; readonly perSecond: number }
+	/** The process is to print its figures; `collect`: once it is rid of garbage. */
+	| { readonly do: "tell"; readonly collect: boolean }
 	/** The process's files take no more pages, as on a full disk, or take them again. */
 	| { readonly do: "full"; readonly on: boolean }
 	/** The next COMMIT of the process fails with an I/O error, before or after it took effect. */
@@ -57,6 +66,20 @@ export type Command =
 export const PORT = "PORT ";
 /** What a process prints once its services run. */
 export const READY = "READY";
+/** What a process prints when it is asked for its {@link Figures}, followed by them as JSON. */
+export const FIGURES = "FIGURES ";
+
+/** How a process is doing; counts are since its start. */
+export interface Figures {
+	/** Bytes. */
+	readonly rss: number;
+	readonly heap: number;
+	/** Transactions begun, and by what they came to: `ok`, or the error's type. */
+	readonly begun: number;
+	readonly results: Readonly<Record<string, number>>;
+	/** Handlers that wrote their effect. */
+	readonly effects: number;
+}
 
 /** What a producer notes of each transaction that returned: a line in `<node>.results`. */
 export interface CallerSaw {
