@@ -66,6 +66,8 @@ export class CoordinatorCore {
 	 */
 	readonly #soon = new Set<number>();
 	readonly #lanes: readonly Lane[];
+	/** Calls of others under way. */
+	readonly #calls = new Set<Promise<void>>();
 	/** Milliseconds since 1970. */
 	readonly startedAt: number;
 	#purgedAt = 0;
@@ -286,8 +288,25 @@ export class CoordinatorCore {
 	}
 
 	/**
-	 * Takes no new work, hands back what it has claimed, and waits a while for the reports of what
-	 * it is sending: others then need neither to wait for leases nor to ask.
+	 * Runs a call of somebody else, which a stop waits for.
+	 * @throws LOTTOR_STOPPING when this coordinator takes no more work
+	 */
+	serve<T>(call: () => Promise<T>): Promise<T> {
+		this.assertRunning();
+		const answer = call();
+		const ended: Promise<void> = answer
+			.then(
+				() => undefined,
+				() => undefined,
+			)
+			.finally(() => this.#calls.delete(ended));
+		this.#calls.add(ended);
+		return answer;
+	}
+
+	/**
+	 * Takes no new work, hands back what it has claimed, and waits a while for calls under way and
+	 * for the reports of what it is sending: others then need neither to wait for leases nor to ask.
 	 */
 	async stop(): Promise<void> {
 		this.#stopped = true;
@@ -297,10 +316,13 @@ export class CoordinatorCore {
 		const { clock, stopTimeout } = this.engine.settings;
 		await new Promise<void>((resolve) => {
 			const timer = clock.after(stopTimeout, resolve);
-			void this.#dispatcher.sendsEnded().then(() => {
-				timer.cancel();
-				resolve();
-			});
+			// A commit whose write is under way is sent by nobody else.
+			void Promise.all(this.#calls)
+				.then(() => this.#dispatcher.sendsEnded())
+				.then(() => {
+					timer.cancel();
+					resolve();
+				});
 		});
 		await this.engine.settings.delivery.stop();
 		await this.engine.store.close();

@@ -40,8 +40,8 @@ export class Dispatcher {
 	readonly #report: (report: Report) => Promise<boolean>;
 	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
-	/** Sends whose items have not all been settled. */
-	readonly #sends = new Set<Promise<void>>();
+	/** Steps of delivery under way, and sends whose items have not all been settled. */
+	readonly #underway = new Set<Promise<void>>();
 	/** How often the broker came back. */
 	#returns = 0;
 	#stopped = false;
@@ -60,7 +60,7 @@ export class Dispatcher {
 
 	/** Waits for what is being sent, so that its reports are stored here and nobody has to ask. */
 	async sendsEnded(): Promise<void> {
-		await Promise.all(this.#sends);
+		while (this.#underway.size > 0) await Promise.all(this.#underway);
 	}
 
 	/** What `decide` needs to start delivery with the commit itself. */
@@ -352,12 +352,7 @@ export class Dispatcher {
 				return stored;
 			},
 		);
-		this.#quietly(sent);
-		const ended = sent
-			.catch(() => undefined)
-			.then(async () => void (await Promise.all(settling)))
-			.finally(() => this.#sends.delete(ended));
-		this.#sends.add(ended);
+		this.#quietly(sent.then(() => Promise.all(settling)));
 	}
 
 	async #settled(
@@ -430,12 +425,18 @@ export class Dispatcher {
 
 	/** What fails here is in the store already and comes up again when it is due. */
 	#quietly(work: Promise<unknown>): void {
-		work.catch((error: unknown) => {
-			this.#engine.logger.warn(
-				"A delivery step failed; it will be taken up when it is due again",
-				error,
-			);
-		});
+		const ended: Promise<void> = work
+			.then(
+				() => undefined,
+				(error: unknown) => {
+					this.#engine.logger.warn(
+						"A delivery step failed; it will be taken up when it is due again",
+						error,
+					);
+				},
+			)
+			.finally(() => this.#underway.delete(ended));
+		this.#underway.add(ended);
 	}
 }
 

@@ -79,7 +79,8 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			visibility: "public" as const,
 			params: BATCH,
 			handler(this: Service, ctx: Context<Batch>) {
-				return run(coreOf(this), ctx.params.items);
+				const core = coreOf(this);
+				return core.serve(() => run(core, ctx.params.items));
 			},
 		};
 	}

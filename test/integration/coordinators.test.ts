@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 
-import { slotOf } from "../../adapters/coordinator-store/index.ts";
+import { slotOf, sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.ts";
 import {
 	type CheckAnswer,
 	type ConsumeAnswer,
@@ -145,6 +145,37 @@ describe("several coordinators on one store", () => {
 		if (envelope) end({ result: "reported", report: reportOf(envelope) });
 		await stopped;
 
+		expect((await view(b, id)).group.state).toBe("completed");
+	});
+
+	test("one that leaves in good order still sends what was being committed", async () => {
+		const auth = scripted("auth");
+		const store = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
+		const decide = store.decide.bind(store);
+		let deciding: () => void = () => undefined;
+		const called = new Promise<void>((resolve) => (deciding = resolve));
+		let go: () => void = () => undefined;
+		const held = new Promise<void>((resolve) => (go = resolve));
+		store.decide = async (decisions) => {
+			deciding();
+			await held;
+			return decide(decisions);
+		};
+		const [a, b] = [await coordinator("a", { store }), await coordinator("b")];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const id = await prepared(a, "auth");
+		const items = [{ id, storeId: "store-user" }];
+		const committed = a.call("lottor.commit", { items }, { nodeID: "a" });
+		await called;
+		const stopped = a.stop();
+		brokers.splice(brokers.indexOf(a), 1);
+		// The stop waits, for so long at the most.
+		await until(() => clock.dueIn(5_000));
+		go();
+		await Promise.all([committed, stopped]);
+
+		expect(auth.consumed).toHaveLength(1);
 		expect((await view(b, id)).group.state).toBe("completed");
 	});
 
