@@ -179,6 +179,52 @@ describe("several coordinators on one store", () => {
 		expect((await view(b, id)).group.state).toBe("completed");
 	});
 
+	test("R20 one that wakes up after its lease has ended changes nothing, and sends nothing", async () => {
+		const auth = scripted("auth");
+		// As far as the message's own state goes, it may be sent again at any time.
+		auth.consume = (envelope) => ({
+			result: "reported",
+			report: reportOf(envelope, { delay: 300_000 }),
+		});
+		const store = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
+		const apply = store.apply.bind(store);
+		let asleep = false;
+		let wake: () => void = () => undefined;
+		const sleeping = new Promise<void>((resolve) => (wake = resolve));
+		store.apply = async (changes) => {
+			if (changes.some((one) => "event" in one && one.event.type === "sent")) {
+				asleep = true;
+				await sleeping;
+			}
+			return apply(changes);
+		};
+		const [a, b] = [await coordinator("a", { store }), await coordinator("b")];
+		await Promise.all([sees(a, 2), sees(b, 2)]);
+		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		const slots = new Set(slotsOf({ nodeID: "a", instanceID: a.instanceID }, living));
+		let id: string;
+		do id = await prepared(a, "auth");
+		while (!slots.has(slotOf(id)));
+		await b.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "b" });
+		await runDue(b);
+		// It waits for its target now: whoever finds that first, which is one that falls asleep.
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const sleeper = runDue(a);
+		await until(() => asleep);
+		await until(async () => {
+			await clock.advance(1_000);
+			await runDue(b);
+			return (await view(b, id)).group.messages[0]?.attempts === 1;
+		});
+		const before = await view(b, id);
+		wake();
+		await sleeper;
+
+		expect(await view(b, id)).toEqual(before);
+		expect(auth.consumed).toHaveLength(1);
+	});
+
 	test("one whose sends don't end stops all the same", async () => {
 		const auth = scripted("auth");
 		auth.consume = () => new Promise(() => undefined);
