@@ -90,12 +90,7 @@ export class Prepares {
 	 * @param timeout milliseconds of all tries together
 	 * @param storeId the only coordinator store that may be tried
 	 */
-	async once(
-		item: PrepareItem,
-		deadline: number,
-		timeout: number,
-		storeId = "",
-	): Promise<Tried> {
+	async once(item: PrepareItem, deadline: number, timeout: number, storeId = ""): Promise<Tried> {
 		const { clock } = this.#host;
 		const now = clock.now();
 		const bytes = bytesOf(item);
@@ -150,7 +145,8 @@ export class Prepares {
 			);
 			if (coordinator === "none takes more") return;
 			if (coordinator === "none lives") {
-				for (const { end } of this.#take(queue, Infinity, Infinity)) end({ state: "absent" });
+				for (const { end } of this.#take(queue, Infinity, Infinity))
+					end({ state: "absent" });
 				continue;
 			}
 			const window = this.#windowOf(coordinator.nodeID);

@@ -1,16 +1,15 @@
-import { execFile } from "node:child_process";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { promisify } from "node:util";
 
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 
+import { runCommand, type Told } from "../support/command.ts";
 import { compare } from "./random/ledger.ts";
 import { plan } from "./random/plan.ts";
 import { CONSUMERS } from "./random/words.ts";
 
-const COMMAND = new URL("./random/index.ts", import.meta.url).pathname;
+const COMMAND = new URL("./random/index.ts", import.meta.url);
 /** Its schedule has a kill of each kind of process, a paused coordinator and all else but a blackout. */
 const SEED = "138";
 const SECONDS = 12;
@@ -18,32 +17,11 @@ const LIMIT_MS = 300_000;
 /** What every run is to have, however short. */
 const PROMISED = ["kill", "pause", "cut", "blackhole", "latency", "fullDisk"];
 
-interface Run {
-	readonly result: Record<string, unknown>;
-	readonly folder: string;
-	readonly told: string;
-}
-
-/** Plays a short run; its databases are kept. */
-async function play(): Promise<Run> {
-	const options = ["--seconds", String(SECONDS), "--seed", SEED, "--json", "--keep"];
-	const child = promisify(execFile)(process.execPath, [COMMAND, ...options], {
-		maxBuffer: 16 * 1024 * 1024,
-	});
-	const { stdout, stderr } = await child.catch(
-		(error: { stdout?: string; stderr?: string }) => error,
-	);
-	const folder = /kept in (\S+)/.exec(stderr ?? "")?.[1] ?? "";
-	const last = stdout?.trim().split("\n").at(-1) ?? "";
-	const result = JSON.parse(last || "{}") as Run["result"];
-	return { result, folder, told: stderr ?? "" };
-}
-
 describe("random chaos", () => {
-	let run: Run;
+	let run: Told;
 
 	beforeAll(async () => {
-		run = await play();
+		run = await runCommand(COMMAND, ["--seconds", String(SECONDS), "--seed", SEED]);
 	}, LIMIT_MS);
 
 	afterAll(() => {

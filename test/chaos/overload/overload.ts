@@ -124,9 +124,7 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 			unexpected: sum(
 				Object.entries(refused).map(([code, count]) => (isRetryable(code) ? 0 : count)),
 			),
-			memory: Object.fromEntries(
-				NODES.map((name) => [name, memoryOf(samples, name)]),
-			),
+			memory: Object.fromEntries(NODES.map((name) => [name, memoryOf(samples, name)])),
 			recoverySeconds,
 			misbehaviour: processes.misbehaviour,
 		};

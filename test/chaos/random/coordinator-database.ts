@@ -30,10 +30,12 @@ interface GroupDocument {
 /** The coordinators' database on a server of MongoDB's protocol, whose clock is this machine's. */
 export class CoordinatorDatabase implements CoordinatorData {
 	readonly #connect: () => MongoClient;
+	readonly #name: string;
 	#client: MongoClient;
 
 	constructor(url: string) {
 		this.#connect = () => new MongoClient(url, { serverSelectionTimeoutMS: 2_000 });
+		this.#name = new URL(url).pathname.slice(1) || "lottor";
 		this.#client = this.#connect();
 	}
 
@@ -101,7 +103,7 @@ export class CoordinatorDatabase implements CoordinatorData {
 
 	async #find(filter: object): Promise<GroupDocument[]> {
 		const client = this.#client;
-		const groups: Collection<GroupDocument> = client.db("lottor").collection("lottor_groups");
+		const groups: Collection<GroupDocument> = client.db(this.#name).collection("lottor_groups");
 		try {
 			return await groups.find(filter).toArray();
 		} catch (error) {

@@ -28,12 +28,16 @@ const CALLERS = 4;
 const OFFER_MS = 20;
 
 const orders = JSON.parse(process.argv[2] ?? "{}") as NodeOrders;
-const { name, start, folder, guarantee, delivery, store, seed, calm, ports } = orders;
+const { name, start, folder, guarantee, delivery, store, seed, ports } = orders;
+const { calm, coordinator: times } = orders;
 const dice = new (calm ? Calm : Dice)(`${seed} ${start}`);
 const disk = new Disk();
 const counts = { begun: 0, results: {} as Record<string, number>, effects: 0 };
 const effected = () => void counts.effects++;
-const around = { start, folder, guarantee, delivery, store, calm, dice, disk, effected };
+const around = {
+	...{ start, folder, guarantee, delivery, store, calm, dice, disk, effected },
+	coordinator: times,
+};
 
 const broker = new ServiceBroker({
 	nodeID: name,

@@ -76,7 +76,7 @@ export function plan(
 	const end = seconds * 1_000;
 	const everyOfFirst = Math.min(EVERY_MS, (0.6 * (end - FIRST_MS)) / first.length);
 	const faults: Fault[] = [];
-	for (let at = FIRST_MS; at < end; ) {
+	for (let at = FIRST_MS; at < end;) {
 		const every = first.length > 0 ? everyOfFirst : EVERY_MS;
 		const kind = first.pop() ?? dice.weighted(weights as Record<FaultKind, number>);
 		faults.push(fault(dice, kind, at));

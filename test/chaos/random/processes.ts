@@ -16,6 +16,7 @@ import {
 	NODES,
 	PORT,
 	READY,
+	type Times,
 } from "./words.ts";
 
 const NODE_FILE = new URL("./node.ts", import.meta.url).pathname;
@@ -42,6 +43,8 @@ export interface Setting {
 	readonly nodes?: readonly NodeName[];
 	/** @default false: handlers fail and dawdle at random, and Lottor's times are short */
 	readonly calm?: boolean;
+	/** @default nothing */
+	readonly coordinator?: Times;
 	readonly folder: string;
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
@@ -120,17 +123,22 @@ export class Processes {
 
 	/** SIGKILL; starts it again after `ms`. `killed` is called in between. */
 	async kill(name: NodeName, ms: number, killed: () => Promise<void>): Promise<void> {
+		if (!(await this.crash(name))) return;
+		await killed();
+		await sleep(ms);
+		await this.start([name]);
+	}
+
+	/** SIGKILL. @returns whether it ran */
+	async crash(name: NodeName): Promise<boolean> {
 		const running = this.#running.get(name);
-		if (!running) return;
+		if (!running) return false;
 		this.crashes++;
 		this.#harm(name);
 		this.#forget(name, running);
 		running.child.kill("SIGKILL");
 		await running.exited;
-		await killed();
-		await sleep(ms);
-		this.#spawn(name);
-		await this.ready(name);
+		return true;
 	}
 
 	/** SIGTERM; starts it again `ms` after its end. */
@@ -178,7 +186,8 @@ export class Processes {
 
 	#spawn(name: NodeName): void {
 		if (this.#over) return;
-		const { folder, guarantee, delivery, store, seed, calm = false } = this.#setting;
+		const { folder, guarantee, delivery, store, seed } = this.#setting;
+		const { calm = false, coordinator = {} } = this.#setting;
 		const start = (this.#starts.get(name) ?? 0) + 1;
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
@@ -190,6 +199,7 @@ export class Processes {
 			store,
 			seed,
 			calm,
+			coordinator,
 			ports: this.#ports.get(name) ?? {},
 		};
 		const child = spawn(process.execPath, ["--expose-gc", NODE_FILE, JSON.stringify(orders)], {

@@ -21,7 +21,7 @@ import { type Guarantee, systemClock, systemRandom } from "../../../protocol/ind
 import { Coordinator } from "../../../services/coordinator/index.ts";
 import type { Dice } from "./dice.ts";
 import type { Disk } from "./disk.ts";
-import { CHECK_AFTER_MS, CONSUMERS, SQLITE, THROWN } from "./words.ts";
+import { CHECK_AFTER_MS, CONSUMERS, SQLITE, THROWN, type Times } from "./words.ts";
 
 /** What its process gives a service. */
 export interface Surroundings {
@@ -34,6 +34,7 @@ export interface Surroundings {
 	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
 	readonly store: string;
 	readonly calm: boolean;
+	readonly coordinator: Times;
 	readonly dice: Dice;
 	readonly disk: Disk;
 	/** Told of each effect that a handler wrote. */
@@ -86,6 +87,7 @@ export function coordinator({
 	delivery,
 	store,
 	calm,
+	coordinator: times,
 	disk,
 }: Surroundings): ServiceSchema {
 	return Coordinator({
@@ -96,6 +98,7 @@ export function coordinator({
 		delivery: delivery as DeliverySpec,
 		maxChecks: guarantee === "recorded" ? 3 : 15,
 		...(!calm && SHORT_TIMES),
+		...times,
 	});
 }
 

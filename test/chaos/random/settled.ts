@@ -12,11 +12,7 @@ const STILL_MS = 3_000;
  * @param every milliseconds between two looks
  * @returns whether it came to that
  */
-export async function settled(
-	data: CoordinatorData,
-	limit: number,
-	every = 100,
-): Promise<boolean> {
+export async function settled(data: CoordinatorData, limit: number, every = 100): Promise<boolean> {
 	const end = Date.now() + limit;
 	for (let still = 0; still < STILL_MS; still += every) {
 		if (Date.now() > end) return false;

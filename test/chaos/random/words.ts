@@ -1,4 +1,5 @@
 import type { Guarantee } from "../../../protocol/index.ts";
+import type { CoordinatorOptions } from "../../../services/coordinator/index.ts";
 
 /** The processes of a chaos run, each a Moleculer node of its own. */
 export const NODES = ["k1", "k2", "p1", "p2", "p3", "c1", "c2", "c3"] as const;
@@ -30,6 +31,9 @@ export const SQLITE = "sqlite";
 /** How long a prepared group waits for its first check-back. */
 export const CHECK_AFTER_MS = 1_000;
 
+/** Options of the coordinators that a run may set. */
+export type Times = Pick<CoordinatorOptions, "lease" | "ackTimeout" | "checkAfter">;
+
 /** What a process is told at its start, as JSON in its only argument. */
 export interface NodeOrders {
 	readonly name: NodeName;
@@ -44,6 +48,8 @@ export interface NodeOrders {
 	readonly seed: string;
 	/** Handlers neither fail nor dawdle, and Lottor's times are its defaults. */
 	readonly calm: boolean;
+	/** What the coordinators' options are to be besides. */
+	readonly coordinator: Times;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;
 }

@@ -1,0 +1,108 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+import { afterEach, beforeEach, describe, expect, jest, test } from "@jest/globals";
+
+import { until } from "../support/until.ts";
+import { CoordinatorFile } from "./random/coordinator-file.ts";
+import { compare } from "./random/ledger.ts";
+import { Network } from "./random/network.ts";
+import { Processes } from "./random/processes.ts";
+import { Recovery } from "./random/recovery.ts";
+import { settled } from "./random/settled.ts";
+import { CHECK_AFTER_MS, type NodeName, SQLITE } from "./random/words.ts";
+
+jest.setTimeout(600_000);
+
+const BAR_MS = 15_000;
+const SETTLE_MS = 120_000;
+const PRODUCERS: readonly NodeName[] = ["p1", "p2", "p3"];
+const CALLERS = 8;
+
+let folder: string;
+let network: Network<NodeName>;
+let processes: Processes;
+let data: CoordinatorFile;
+
+/** Two coordinators with the times that a user has, but for the first check-back. */
+beforeEach(async () => {
+	folder = mkdtempSync(join(tmpdir(), "lottor-recovery-"));
+	network = new Network<NodeName>();
+	processes = new Processes({
+		calm: true,
+		coordinator: { checkAfter: CHECK_AFTER_MS },
+		folder,
+		guarantee: "transactional",
+		delivery: "direct",
+		store: SQLITE,
+		seed: "recovery",
+		network,
+		tell: () => undefined,
+	});
+	await processes.start();
+	data = new CoordinatorFile(folder);
+});
+
+afterEach(async () => {
+	data.close();
+	await processes.clear();
+	network.close();
+	rmSync(folder, { recursive: true });
+});
+
+function press(callers: number): void {
+	for (const name of PRODUCERS) processes.command(name, { do: "press", callers });
+}
+
+/**
+ * Kills the process under load, again and again until it leaves something behind, and starts it
+ * again if `again`, since others can't do its work.
+ *
+ * @returns how long what it left waited, at the most; milliseconds
+ */
+async function longestWait(name: NodeName, again: boolean): Promise<number> {
+	for (;;) {
+		const recovery = new Recovery(processes, data);
+		const before = Object.values(await data.states()).reduce((sum, n) => sum + n, 0);
+		press(CALLERS);
+		await until(async () => {
+			const now = Object.values(await data.states()).reduce((sum, n) => sum + n, 0);
+			return now > before + 100;
+		});
+		await processes.crash(name);
+		await recovery.killed(name);
+		if (again) await processes.start([name]);
+		press(0);
+		expect(await settled(data, SETTLE_MS)).toBe(true);
+		const times = await recovery.stop();
+		if (!again) await processes.start([name]);
+		const longest = times.at(-1);
+		if (longest !== undefined) return longest;
+	}
+}
+
+/** All that was committed took effect once, and nothing else did. */
+async function mustBeExact(): Promise<void> {
+	await processes.stop();
+	expect(await compare(folder, processes.harmed, data)).toMatchObject({
+		findings: [],
+		lost: 0,
+		phantom: 0,
+		doubles: 0,
+		inDoubt: 0,
+		unfinished: 0,
+	});
+}
+
+describe("recovery bars", () => {
+	test("the work of a killed coordinator goes on at another one within 15 s", async () => {
+		expect(await longestWait("k1", false)).toBeLessThanOrEqual(BAR_MS);
+		await mustBeExact();
+	});
+
+	test("the group of a killed producer is decided within 15 s of checkAfter", async () => {
+		expect(await longestWait("p1", true)).toBeLessThanOrEqual(BAR_MS);
+		await mustBeExact();
+	});
+});
