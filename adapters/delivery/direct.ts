@@ -23,6 +23,8 @@ interface Queued {
 
 /** Acknowledgements kept for an instance's next call; those beyond it asks for itself. */
 const SETTLED_KEPT = 2_000;
+/** Instances that they are kept for: those that are gone never call for theirs. */
+const INSTANCES_KEPT = 500;
 
 /**
  * Delivers by Moleculer calls (R28): to the consume action of one living instance, chosen here,
@@ -98,8 +100,16 @@ export function directDelivery(): Delivery {
 
 	function tell(key: string, { id, attempt }: Envelope): void {
 		const reports = told.get(key);
-		if (!reports) told.set(key, [{ id, attempt }]);
-		else if (reports.length < SETTLED_KEPT) reports.push({ id, attempt });
+		if (reports) {
+			if (reports.length < SETTLED_KEPT) reports.push({ id, attempt });
+			return;
+		}
+		told.set(key, [{ id, attempt }]);
+		if (told.size <= INSTANCES_KEPT) return;
+		for (const oldest of told.keys()) {
+			told.delete(oldest);
+			break;
+		}
 	}
 
 	function started(): DeliveryHost {

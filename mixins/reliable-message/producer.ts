@@ -23,6 +23,12 @@ import {
 } from "./request.ts";
 import type { TransactionOptions } from "./types.ts";
 
+/**
+ * Transactions that run in this process at once. More are refused: a local database that is slower
+ * than its callers would else fill the memory.
+ */
+const MOST_RUNNING = 10_000;
+
 type Work<T> = (tx: TxBase) => Promise<T> | T;
 
 /** A prepared group and what its work needs. */
@@ -67,6 +73,7 @@ export class Producer {
 		const prepareMessages = readMessages(messages, settings.maxPayload, specials);
 		if (typeof work !== "function") throw invalid("work", "must be a function");
 		const transaction = readTransactionOptions(options, settings.workTimeout);
+		if (this.#running.size >= MOST_RUNNING && !scope) throw overloaded();
 
 		const running = this.#transaction(ctx, prepareMessages, work, transaction, scope);
 		this.#running.add(running);
@@ -262,6 +269,11 @@ export class Producer {
 /** @returns the error of a service that takes no new work */
 export function stopping(): LottorError {
 	return new LottorError("LOTTOR_STOPPING", "The service is stopping and takes no new work");
+}
+
+function overloaded(): LottorError {
+	const message = `${MOST_RUNNING} transactions run in this process already`;
+	return new LottorError("LOTTOR_OVERLOADED", message);
 }
 
 /** Notes the group in the error's data where the error can carry it, and returns the same error. */

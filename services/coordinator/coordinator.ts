@@ -78,10 +78,11 @@ export class CoordinatorCore {
 	#failures = 0;
 
 	/** Use {@link CoordinatorCore.start}. */
-	private constructor(engine: Omit<Engine, "wakeAt" | "stopping" | "lags">) {
+	private constructor(engine: Omit<Engine, "wakeAt" | "stopping" | "lags" | "claimSizes">) {
 		this.engine = {
 			...engine,
 			lags: new Map(),
+			claimSizes: new Map(),
 			wakeAt: (at) => this.#arm(at),
 			stopping: () => this.#stopped,
 		};

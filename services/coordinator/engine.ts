@@ -36,15 +36,22 @@ export interface Engine {
 	readonly meters: Meters;
 	/** Asks for a pass over due work at that time of the store's clock. */
 	wakeAt(at: number): void;
+	/** How many groups to claim next, by kind: as many as fit in memory, going by the last ones. */
+	readonly claimSizes: Map<DueKind, number>;
 	/** How late claimed work was, by kind, in milliseconds; of the last claim of each kind. */
 	readonly lags: Map<DueKind, number>;
 	/** Whether this coordinator ends: what it claims now is to be handed back. */
 	stopping(): boolean;
 }
 
+/** Groups of the first claim, whose size nobody knows, and bytes that later ones are to bring. */
+const FIRST_CLAIM = 10;
+const CLAIM_BYTES = 16 * 1_024 * 1_024;
+
 /**
  * Claims due groups one batch after another and has each handled, until nothing is left. Batches
- * hold what is this coordinator's share and what anybody may take since it is overdue.
+ * hold what is this coordinator's share and what anybody may take since it is overdue. They are
+ * small where groups are large: their payloads are in memory.
  *
  * @param lease milliseconds that handling one batch may take
  */
@@ -54,19 +61,28 @@ export async function eachClaim(
 	lease: number,
 	handle: (claimed: Claimed[]) => Promise<void>,
 ): Promise<void> {
-	const { store, owner, settings } = engine;
+	const { store, owner, settings, claimSizes } = engine;
 	for (;;) {
 		const share = shareOf(engine);
-		const limit = settings.claimLimit;
+		const limit = Math.min(claimSizes.get(kind) ?? FIRST_CLAIM, settings.claimLimit);
 		const claimed = await store.claim({ kind, owner, lease, limit, ...(share && { share }) });
 		if (engine.stopping()) {
 			await store.release(claimed.map(({ group: { id, epoch } }) => ({ id, epoch })));
 			return;
 		}
 		engine.lags.set(kind, lagOf(claimed[0], store.now()));
+		claimSizes.set(kind, nextSize(claimed, limit));
 		await handle(claimed);
 		if (claimed.length < limit) return;
 	}
+}
+
+/** @returns how many groups like these fit; at most twice as many as before */
+function nextSize(claimed: readonly Claimed[], limit: number): number {
+	let bytes = 1;
+	for (const { payloads } of claimed) for (const { content } of payloads) bytes += content.length;
+	const fit = Math.floor((CLAIM_BYTES * claimed.length) / bytes);
+	return claimed.length === 0 ? limit : Math.max(Math.min(fit, limit * 2), 1);
 }
 
 /** @returns the slots to claim from, where other coordinators work on the same store */

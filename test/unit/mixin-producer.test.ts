@@ -535,6 +535,24 @@ describe("the transaction", () => {
 		expect(node.coordinator.committed).toHaveLength(200);
 		expect(node.coordinator.calls.length).toBeLessThan(50);
 	});
+
+	test("LOTTOR_OVERLOADED: no more than ten thousand run at once, however slow the local work is", async () => {
+		const node = await userNode();
+		const { transaction } = node.reliable("user");
+		const ending = deferred();
+		let begun = 0;
+		const work = () => {
+			begun++;
+			return ending.promise;
+		};
+		const running = Array.from({ length: 10_000 }, () => transaction(null, [MESSAGE], work));
+		await until(() => begun === 10_000);
+		const refused = await failure(transaction(null, [MESSAGE], work));
+		expect(refused).toMatchObject({ type: "LOTTOR_OVERLOADED", retryable: true });
+		expect(node.coordinator.prepared).toHaveLength(10_000);
+		ending.resolve();
+		await Promise.all(running);
+	});
 });
 
 describe("R11 inside a handler", () => {
