@@ -1,7 +1,8 @@
 import type { ServiceBroker } from "moleculer";
-import type {
-	CoordinatorStore,
-	OpenedCoordinatorStore,
+import {
+	type CoordinatorStore,
+	type OpenedCoordinatorStore,
+	slotOf,
 } from "../../adapters/coordinator-store/index.ts";
 import {
 	type Clock,
@@ -65,6 +66,8 @@ export class CoordinatorCore {
 	 * of them must not forget it; what lies further off is found by polling.
 	 */
 	readonly #soon = new Set<number>();
+	/** Slots of the groups that become due then: the first and the last of these times of each. */
+	readonly #promises = new Map<number, { readonly first: number; readonly last: number }>();
 	readonly #lanes: readonly Lane[];
 	/** Calls of others under way. */
 	readonly #calls = new Set<Promise<void>>();
@@ -78,12 +81,15 @@ export class CoordinatorCore {
 	#failures = 0;
 
 	/** Use {@link CoordinatorCore.start}. */
-	private constructor(engine: Omit<Engine, "wakeAt" | "stopping" | "lags" | "claimSizes">) {
+	private constructor(
+		engine: Omit<Engine, "wakeAt" | "promised" | "stopping" | "lags" | "claimSizes">,
+	) {
 		this.engine = {
 			...engine,
 			lags: new Map(),
 			claimSizes: new Map(),
-			wakeAt: (at) => this.#arm(at),
+			wakeAt: (at, group) => this.#arm(at, group),
+			promised: () => this.#promised(),
 			stopping: () => this.#stopped,
 		};
 		this.startedAt = engine.settings.clock.now();
@@ -195,11 +201,15 @@ export class CoordinatorCore {
 	}
 
 	/** Sets the timer, unless it fires before that anyway. */
-	#arm(at: number): void {
+	#arm(at: number, group?: string): void {
 		if (this.#stopped) return;
 		const now = this.engine.store.now();
 		const poll = now + this.engine.settings.pollInterval;
-		if (at > now && at < poll) this.#soon.add(at);
+		if (at > now && at < poll) {
+			this.#soon.add(at);
+			// Whose slot it is may only look after another poll interval.
+			if (group !== undefined) this.#promise(slotOf(group), at);
+		}
 		const wanted = Math.min(at, poll);
 		if (this.#timer && this.#wakeAt <= wanted) return;
 		this.#timer?.cancel();
@@ -209,6 +219,19 @@ export class CoordinatorCore {
 			this.#wakeAt = Number.POSITIVE_INFINITY;
 			void this.runDue();
 		});
+	}
+
+	#promise(slot: number, at: number): void {
+		const { first, last } = this.#promises.get(slot) ?? { first: at, last: at };
+		this.#promises.set(slot, { first: Math.min(first, at), last: Math.max(last, at) });
+	}
+
+	/** What came due longer than a poll interval ago has been looked at by whoever it belongs to. */
+	#promised(): number[] {
+		const now = this.engine.store.now();
+		const over = now - this.engine.settings.pollInterval;
+		for (const [slot, { last }] of this.#promises) if (last < over) this.#promises.delete(slot);
+		return [...this.#promises].flatMap(([slot, { first }]) => (first <= now ? [slot] : []));
 	}
 
 	/**

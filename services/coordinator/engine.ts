@@ -34,8 +34,13 @@ export interface Engine {
 	readonly view: RegistryView;
 	readonly flights: Flights;
 	readonly meters: Meters;
-	/** Asks for a pass over due work at that time of the store's clock. */
-	wakeAt(at: number): void;
+	/**
+	 * Asks for a pass over due work at that time of the store's clock.
+	 * @param group what becomes due; when that is soon, this coordinator takes it up, whosever it is
+	 */
+	wakeAt(at: number, group?: string): void;
+	/** Slots of what this coordinator was to be woken for about now. */
+	promised(): readonly number[];
 	/** How many groups to claim next, by kind: as many as fit in memory, going by the last ones. */
 	readonly claimSizes: Map<DueKind, number>;
 	/** How late claimed work was, by kind, in milliseconds; of the last claim of each kind. */
@@ -63,7 +68,8 @@ export async function eachClaim(
 ): Promise<void> {
 	const { store, owner, settings, claimSizes } = engine;
 	for (;;) {
-		const share = shareOf(engine);
+		const own = shareOf(engine);
+		const share = own && { ...own, slots: [...new Set([...own.slots, ...engine.promised()])] };
 		const limit = Math.min(claimSizes.get(kind) ?? FIRST_CLAIM, settings.claimLimit);
 		const claimed = await store.claim({ kind, owner, lease, limit, ...(share && { share }) });
 		if (engine.stopping()) {
@@ -110,7 +116,7 @@ export async function apply(engine: Engine, changes: readonly Change[]): Promise
 	for (const result of results) {
 		if (result.result !== "done") continue;
 		const next = due(result.group);
-		if (next) engine.wakeAt(next.at);
+		if (next) engine.wakeAt(next.at, result.group.id);
 	}
 	return results;
 }

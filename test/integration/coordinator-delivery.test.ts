@@ -464,7 +464,8 @@ describe("delivery", () => {
 		const store = `sqlite:${join(lottor.folder, "lottor.db")}`;
 		const other = await TestCoordinator.start({ store, clock: lottor.clock });
 		const [first, ...rest] = delivery.sent.map((envelope) => reportOf(envelope));
-		for (const report of rest) expect(await other.report(report)).toMatchObject({ result: "ok" });
+		for (const report of rest)
+			expect(await other.report(report)).toMatchObject({ result: "ok" });
 		await other.stop();
 		// Room for one: not worth a look for others, as long as the rest seems to be under way.
 		await lottor.report(first);

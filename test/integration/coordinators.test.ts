@@ -128,6 +128,26 @@ describe("several coordinators on one store", () => {
 		expect(user.checked.map(({ id }) => id).sort()).toEqual([...ids].sort());
 	});
 
+	test("a short retry is made in time by whoever heard of the failure, whosever share it is", async () => {
+		const auth = scripted("auth");
+		auth.consume = (envelope) => ({
+			result: "reported",
+			report: reportOf(envelope, envelope.attempt === 1 ? { delay: 200 } : undefined),
+		});
+		const [a, b] = [await coordinator("a"), await coordinator("b", { pollInterval: "1h" })];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
+		const slots = new Set(slotsOf({ nodeID: "b", instanceID: b.instanceID }, living));
+		let id: string;
+		do id = await prepared(a, "auth");
+		while (!slots.has(slotOf(id)));
+		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "a" });
+		await until(async () => (await view(a, id)).group.messages[0]?.attempts === 1);
+		await clock.advance(250);
+		await until(async () => (await view(a, id)).group.state === "completed");
+	});
+
 	test("one that leaves in good order has its sends reported first", async () => {
 		const auth = scripted("auth");
 		let end: (answer: ConsumeAnswer) => void = () => undefined;
