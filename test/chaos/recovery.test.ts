@@ -17,6 +17,8 @@ jest.setTimeout(600_000);
 
 const BAR_MS = 15_000;
 const SETTLE_MS = 120_000;
+/** Longer than `ackTimeout`: what a coordinator has sent is its work, too. */
+const UNDER_WAY_MS = 30_000;
 const PRODUCERS: readonly NodeName[] = ["p1", "p2", "p3"];
 const CALLERS = 8;
 
@@ -55,6 +57,10 @@ function press(callers: number): void {
 	for (const name of PRODUCERS) processes.command(name, { do: "press", callers });
 }
 
+function groups(): number {
+	return Object.values(data.states()).reduce((sum, count) => sum + count, 0);
+}
+
 /**
  * Kills the process under load, again and again until it leaves something behind, and starts it
  * again if `again`, since others can't do its work.
@@ -63,13 +69,10 @@ function press(callers: number): void {
  */
 async function longestWait(name: NodeName, again: boolean): Promise<number> {
 	for (;;) {
-		const recovery = new Recovery(processes, data);
-		const before = Object.values(await data.states()).reduce((sum, n) => sum + n, 0);
+		const recovery = new Recovery(processes, data, UNDER_WAY_MS);
+		const before = groups();
 		press(CALLERS);
-		await until(async () => {
-			const now = Object.values(await data.states()).reduce((sum, n) => sum + n, 0);
-			return now > before + 100;
-		});
+		await until(() => groups() > before + 100);
 		await processes.crash(name);
 		await recovery.killed(name);
 		if (again) await processes.start([name]);

@@ -3,7 +3,6 @@ import { type Collection, MongoClient } from "mongodb";
 import {
 	type CoordinatorData,
 	type OpenGroup,
-	SOON_MS,
 	type StoredGroup,
 	type StoredMessage,
 } from "./coordinator-file.ts";
@@ -43,9 +42,9 @@ export class CoordinatorDatabase implements CoordinatorData {
 		return this.#client.close();
 	}
 
-	leasedBy(node: string): Promise<OpenGroup[]> {
-		const soon = Date.now() + SOON_MS;
-		return this.#open({ leaseOwner: { $regex: `^${node}[|]` }, "due.at": { $lt: soon } });
+	leasedBy(node: string, soon: number): Promise<OpenGroup[]> {
+		const until = Date.now() + soon;
+		return this.#open({ leaseOwner: { $regex: `^${node}[|]` }, "due.at": { $lt: until } });
 	}
 
 	preparedBy(node: string): Promise<OpenGroup[]> {

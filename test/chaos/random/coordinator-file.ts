@@ -29,8 +29,8 @@ type Awaitable<T> = T | Promise<T>;
 
 /** The coordinators' store, read from outside, without asking them. */
 export interface CoordinatorData {
-	/** What a coordinator had leased and was about to do. */
-	leasedBy(node: string): Awaitable<OpenGroup[]>;
+	/** What a coordinator had leased, and what of it is due within so many milliseconds. */
+	leasedBy(node: string, soon: number): Awaitable<OpenGroup[]>;
 	/** What a producer had prepared and not decided. */
 	preparedBy(node: string): Awaitable<OpenGroup[]>;
 	one(id: string): Awaitable<OpenGroup | undefined>;
@@ -44,9 +44,6 @@ export interface CoordinatorData {
 }
 
 const OPEN = "SELECT id, version, state, source, created_at AS createdAt FROM lottor_groups";
-/** Work of a coordinator that will be due this soon was on its way when it died. */
-export const SOON_MS = 2_000;
-
 /** The coordinators' file. */
 export class CoordinatorFile implements CoordinatorData {
 	readonly #db: DatabaseSync;
@@ -60,9 +57,9 @@ export class CoordinatorFile implements CoordinatorData {
 		this.#db.close();
 	}
 
-	leasedBy(node: string): OpenGroup[] {
+	leasedBy(node: string, soon: number): OpenGroup[] {
 		const where = "WHERE substr(lease_owner, 1, ?) = ? AND due_at < ?";
-		const values = [node.length + 1, `${node}|`, Date.now() + SOON_MS];
+		const values = [node.length + 1, `${node}|`, Date.now() + soon];
 		return this.#db.prepare(`${OPEN} ${where}`).all(...values) as unknown as OpenGroup[];
 	}
 

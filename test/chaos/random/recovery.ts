@@ -3,6 +3,8 @@ import type { Processes } from "./processes.ts";
 import { CHECK_AFTER_MS, COORDINATORS, type NodeName, NODES, SERVICES } from "./words.ts";
 
 const POLL_MS = 200;
+/** Work of a coordinator that will be due this soon was on its way when it died. */
+const SOON_MS = 2_000;
 
 interface Waiting {
 	readonly group: OpenGroup;
@@ -24,13 +26,16 @@ interface Kill {
 export class Recovery {
 	readonly #processes: Processes;
 	readonly #data: CoordinatorData;
+	readonly #soon: number;
 	readonly #kills: Kill[] = [];
 	readonly #waiting: Waiting[] = [];
 	#polling: Promise<void> | undefined;
 	#last = Date.now();
 	readonly #timer: NodeJS.Timeout;
 
-	constructor(processes: Processes, data: CoordinatorData) {
+	/** @param soon work of a coordinator that is due within so many milliseconds was on its way */
+	constructor(processes: Processes, data: CoordinatorData, soon = SOON_MS) {
+		this.#soon = soon;
 		this.#processes = processes;
 		this.#data = data;
 		this.#timer = setInterval(() => void this.#poll(), POLL_MS);
@@ -41,7 +46,7 @@ export class Recovery {
 		const now = Date.now();
 		try {
 			const isCoordinator = COORDINATORS.includes(node);
-			const leased = isCoordinator ? await this.#data.leasedBy(node) : [];
+			const leased = isCoordinator ? await this.#data.leasedBy(node, this.#soon) : [];
 			const prepared = await this.#data.preparedBy(node);
 			const kill = { longest: -1 };
 			for (const group of leased) {
