@@ -20,6 +20,8 @@ const CALLERS = 16;
 const TIMES = 2;
 /** Part of the sustainable rate that counts as full speed. */
 const FULL = 0.9;
+/** Who was too busy to be asked about a group is asked again after 5 minutes at the most. */
+const CHECKED_MS = 330_000;
 /** Longest time of one window in which the rate is looked at after the overload. */
 const WINDOW_MS = 2_000;
 /** Samples of memory, or fewer in a short run. */
@@ -117,7 +119,7 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 		tell("Waiting for the rest");
 		// As much as was committed and not delivered, at the rate of delivery, and again.
 		const left = Math.max(during.committed - during.effects, 0) * seconds;
-		await settled(data, 60_000 + (2_000 * left) / Math.max(after, 1), 1_000);
+		await settled(data, CHECKED_MS + (2_000 * left) / Math.max(after, 1), 1_000);
 		await processes.stop();
 
 		const { ok: committed = 0, ...refused } = during.results;

@@ -2,7 +2,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 
-import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
+import { type CoordinatorData, CoordinatorFile, type StoredMessage } from "./coordinator-file.ts";
 import { type CallerSaw, type NodeName, NODES, SERVICES, THROWN } from "./words.ts";
 
 /** What the databases say when all is over, compared. */
@@ -104,7 +104,9 @@ export async function compare(
 			findings.push(`phantom: group ${id} is ${state}, and no row`);
 		}
 		if (state === "prepared" || state === "committed" || state === "inDoubt") {
-			const open = [...messages.values()].filter((message) => message.id.startsWith(id));
+			const open: StoredMessage[] = [];
+			for (let index = 0, found; (found = messages.get(`${id}.${index}`)); index++)
+				open.push(found);
 			const text = open.map(({ target, state: to, error }) => `${target} ${to} ${error}`);
 			findings.push(`unfinished: group ${id} is ${state}: ${text.join(", ")}`);
 		}
