@@ -21,6 +21,13 @@ export interface Answer {
 export type Trouble =
 	"gone" | "locked" | "duplicate" | "noTable" | "denied" | "login" | "file" | "statement";
 
+/** The row that comes first in a transaction (R7, R32). */
+export interface FirstRow {
+	readonly table: "outcome" | "inbox";
+	/** In the order of the statement that inserts it. */
+	readonly values: readonly Value[];
+}
+
 /** What differs between the databases. */
 export interface Dialect {
 	readonly name: "postgres" | "mysql" | "sqlite";
@@ -63,6 +70,13 @@ export interface Dialect {
 	 * @returns whether there was none yet
 	 */
 	insertInbox(session: Session, values: readonly Value[]): Promise<boolean>;
+	/**
+	 * Begins a transaction and inserts its first row in one round trip, else as
+	 * {@link insertOutcome} and {@link insertInbox} do. Where it fails, the transaction may have
+	 * begun all the same, and must be rolled back.
+	 * @returns whether there was none yet; undefined, with nothing sent, where that can't be done
+	 */
+	beginWith?(connection: unknown, row: FirstRow): Promise<boolean> | undefined;
 	/** Runs `fn`, whose waits for locks are short; what comes after it waits as it did before. */
 	briefly<T>(session: Session, fn: () => Promise<T>): Promise<T>;
 	/** @returns whether the answer to COMMIT says that it committed; undefined where none comes */

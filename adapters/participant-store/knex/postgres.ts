@@ -1,4 +1,4 @@
-import { type Dialect, INBOX_COLUMNS } from "./dialect.ts";
+import { type Dialect, type FirstRow, INBOX_COLUMNS, type Value } from "./dialect.ts";
 import { PARTICIPANT } from "./rows.ts";
 import { SHORT_WAIT_MS } from "../rules.ts";
 
@@ -9,6 +9,9 @@ const SCHEMA_LOCK = 5_277_140_217;
 const GONE = /^(?:08|57P|58|53|XX|25006)/;
 const LOCKED = new Set(["55P03", "40P01", "40001"]);
 const LOGIN = /^(?:28|3D)/;
+
+/** Printable ASCII without the backslash. */
+const PLAIN_TEXT = /^[ -[\]-~]*$/;
 
 const TYPES: Readonly<Record<string, string>> = {
 	attempt: "integer",
@@ -30,6 +33,30 @@ const INSERT_INBOX = `WITH prior AS MATERIALIZED (
 	)
 	SELECT count(*) AS count, (SELECT set_config('lock_timeout', value, true) FROM prior) AS back
 	FROM inserted`;
+
+const INSERT_OUTCOME = `INSERT INTO lottor_outcome
+	(id, state, node, instance, coordinator, at, confirmed)`;
+
+/** What a first row is sent with: the statements of one simple query, and which of them inserts. */
+const FIRST: Readonly<
+	Record<FirstRow["table"], { before: string; insert: string; after: string; place: number }>
+> = {
+	outcome: {
+		before: "BEGIN",
+		insert: INSERT_OUTCOME,
+		after: "",
+		place: 1,
+	},
+	inbox: {
+		before: `BEGIN;
+			SELECT set_config('lottor.lock_timeout', current_setting('lock_timeout'), true);
+			SET LOCAL lock_timeout = ${SHORT_WAIT_MS}`,
+		insert: `INSERT INTO lottor_inbox (${INBOX_COLUMNS.join(", ")})`,
+		after: `;
+			SELECT set_config('lock_timeout', current_setting('lottor.lock_timeout'), true)`,
+		place: 3,
+	},
+};
 
 /** PostgreSQL 12 and newer, and what speaks its language. */
 export const postgres: Dialect = {
@@ -73,8 +100,7 @@ export const postgres: Dialect = {
 		)`,
 	],
 
-	insertOutcome: `INSERT INTO lottor_outcome (id, state, node, instance, coordinator, at, confirmed)
-		VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
+	insertOutcome: `${INSERT_OUTCOME} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
 	purgeOutcomes: `DELETE FROM lottor_outcome WHERE id IN (SELECT id FROM lottor_outcome
 		WHERE confirmed = 1 AND at < ? ORDER BY confirmed, at LIMIT ? FOR UPDATE SKIP LOCKED)`,
 	purgeInbox: `DELETE FROM lottor_inbox WHERE id IN (SELECT id FROM lottor_inbox
@@ -148,6 +174,21 @@ export const postgres: Dialect = {
 		return Number(rows[0]?.["count"]) === 1;
 	},
 
+	beginWith(connection, { table, values }) {
+		const literals = values.map(literal);
+		if (!literals.every((one) => one !== undefined)) return undefined;
+		const { before, insert, after, place } = FIRST[table];
+		const row = `${insert} VALUES (${literals.join(", ")}) ON CONFLICT (id) DO NOTHING`;
+		return new Promise((resolve, reject) => {
+			(connection as Driver).query(`${before};${row}${after}`, (error, answers) => {
+				const answer = Array.isArray(answers) ? (answers[place] as Answered) : undefined;
+				if (error) reject(error);
+				else if (answer?.command === "INSERT") resolve(answer.rowCount === 1);
+				else reject(new Error("the driver does not tell what each statement came to"));
+			});
+		});
+	},
+
 	async briefly(session, fn) {
 		const { rows } = await session.query("SELECT current_setting('lock_timeout') AS value");
 		const set = (value: string) =>
@@ -174,4 +215,25 @@ export const postgres: Dialect = {
 
 interface Destroyable {
 	destroy(): void;
+}
+
+/** What is used of a connection of package "pg". */
+interface Driver {
+	query(text: string, done: (error: Error | null, answers: unknown) => void): void;
+}
+
+interface Answered {
+	readonly command: string;
+	readonly rowCount: number | null;
+}
+
+/**
+ * Writes a value into a statement, as it can't be bound where several come at once.
+ * @returns undefined for a text that means the same in every encoding and setting of the server
+ *   only when it is bound
+ */
+function literal(value: Value): string | undefined {
+	if (value === null) return "NULL";
+	if (typeof value === "number") return Number.isSafeInteger(value) ? String(value) : undefined;
+	return PLAIN_TEXT.test(value) ? `'${value.replaceAll("'", "''")}'` : undefined;
 }

@@ -54,13 +54,14 @@ export class Session {
 	 *   lock was not free in time; else the driver's error
 	 */
 	async query(sql: string, values: readonly Value[] = []): Promise<Answer> {
-		const { dialect } = this.#host;
+		const raw = this.#runner.raw(sql, [...values]).connection(this.connection);
+		return this.#host.dialect.answer(await this.run<unknown>(raw));
+	}
+
+	/** Waits for a statement of Lottor's own; throws as {@link query} does. */
+	async run<T>(statement: PromiseLike<T>): Promise<T> {
 		try {
-			const raw: unknown = await this.within(
-				STATEMENT_MS,
-				this.#runner.raw(sql, [...values]).connection(this.connection),
-			);
-			return dialect.answer(raw);
+			return await this.within(STATEMENT_MS, statement);
 		} catch (error) {
 			this.failed(error);
 			throw storeError(this.#host, error);

@@ -5,7 +5,8 @@ import { type TransactionalBackend, TransactionalParticipantStore } from "../tra
 import { KnexDatabase, type KnexStoreOptions, LOCK_MS } from "./database.ts";
 import type { Session } from "./session.ts";
 import type { KnexSource } from "./source.ts";
-import { begin, KnexTransaction, nest } from "./transaction.ts";
+import { inboxValues, outcomeValues } from "./rows.ts";
+import { KnexTransaction, nest } from "./transaction.ts";
 
 /** The transactional guarantee inside the service's own SQL database, through Knex. */
 export function transactionalKnexStore(
@@ -20,10 +21,13 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 		return `${this.place} (transactional)`;
 	}
 
+	/** Where the first row can begin the transaction, it does. */
 	async begin(group: string): Promise<KnexTransaction> {
 		const session = await this.acquireForWork();
+		const tx = new KnexTransaction(this, session, group);
+		if (this.dialect.beginWith) return tx;
 		try {
-			const tx = await begin(this, session, group);
+			await tx.begin();
 			await this.lock(session);
 			return tx;
 		} catch (error) {
@@ -47,17 +51,20 @@ class KnexBackend extends KnexDatabase implements TransactionalBackend<KnexTrans
 		this.giveBack(tx.session);
 	}
 
-	insertOutcome(tx: KnexTransaction, row: OutcomeRow): Promise<boolean> {
-		return this.addOutcome(tx.session, row);
+	async insertOutcome(tx: KnexTransaction, row: OutcomeRow): Promise<boolean> {
+		const added = await tx.beginWith({ table: "outcome", values: outcomeValues(row) });
+		return added ?? this.addOutcome(tx.session, row);
 	}
 
 	async claimInbox(
 		tx: KnexTransaction,
 		request: ConsumeRequest,
 	): Promise<ConsumeResult | undefined> {
-		const { session } = tx;
 		const now = this.now();
-		if (await this.addInbox(session, consumedRow(request, now))) return undefined;
+		const row = consumedRow(request, now);
+		const added = await tx.beginWith({ table: "inbox", values: inboxValues(row) });
+		const { session } = tx;
+		if (added ?? (await this.addInbox(session, row))) return undefined;
 		return this.dialect.briefly(session, async () => {
 			const before = await this.lockInbox(session, request.id);
 			const refused = refusal(before, request, now);

@@ -4,6 +4,7 @@ import { LottorError } from "../../../protocol/index.ts";
 import type { TxBase } from "../contract.ts";
 import type { Ending, Lost, OpenTransaction } from "../transactional.ts";
 import type { KnexDatabase } from "./database.ts";
+import type { FirstRow } from "./dialect.ts";
 import { plainMessage, type Session, STATEMENT_MS } from "./session.ts";
 
 /** How long COMMIT may take before what stands is read on another connection. Milliseconds. */
@@ -20,50 +21,43 @@ export interface KnexTx extends TxBase {
 	readonly trx: Knex.Transaction;
 }
 
+/** Knex's handle, and how Lottor ends it. */
+interface Handle extends Pick<Knex.Transaction, "commit" | "rollback"> {
+	readonly trx: Knex.Transaction;
+}
+
 /** A transaction, or a savepoint in one. */
 export class KnexTransaction implements KnexTx, OpenTransaction {
 	readonly group: string;
 	readonly database: KnexDatabase;
-	readonly session: Session;
 	/** What the outermost transaction came to. Never rejects. */
 	readonly ended: Promise<Ending>;
-	readonly #trx: Knex.Transaction;
-	readonly #own: Pick<Knex.Transaction, "commit" | "rollback">;
 	readonly #parent: KnexTransaction | undefined;
+	#session: Session;
+	#begun = false;
+	#handle: Handle | undefined;
 	#conclude: (ending: Ending) => void = () => undefined;
 	#open = true;
 	/** How the database ended the transaction by itself. */
 	#lost: Lost | undefined;
 
-	/** Use {@link begin} or {@link nest}. */
-	constructor(
-		database: KnexDatabase,
-		session: Session,
-		group: string,
-		trx: Knex.Transaction,
-		parent?: KnexTransaction,
-	) {
+	/** Nothing has begun: see {@link begin}, {@link beginWith} and {@link nest}. */
+	constructor(database: KnexDatabase, session: Session, group: string, parent?: KnexTransaction) {
 		this.database = database;
-		this.session = session;
+		this.#session = session;
 		this.group = group;
-		this.#trx = trx;
 		this.#parent = parent;
 		this.ended = parent?.ended ?? new Promise((resolve) => (this.#conclude = resolve));
-		this.#own = { commit: trx.commit.bind(trx), rollback: trx.rollback.bind(trx) };
-		const refuse = () => {
-			throw new LottorError(
-				"LOTTOR_INVALID_REQUEST",
-				"Lottor ends this transaction: return from the work to commit, throw to roll back",
-				{ group },
-			);
-		};
-		Object.assign(trx, { commit: refuse, rollback: refuse });
-		this.#watch();
+	}
+
+	/** The connection, for statements inside the transaction. */
+	get session(): Session {
+		return this.#session;
 	}
 
 	get trx(): Knex.Transaction {
 		if (this.#lost) throw this.#lost.error;
-		if (this.isOpen) return this.#trx;
+		if (this.#handle && this.isOpen) return this.#handle.trx;
 		throw new LottorError(
 			"LOTTOR_TX_CLOSED",
 			"The transaction has ended (commit, rollback or time limit): its handle can't be used",
@@ -80,6 +74,37 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 		return this.#lost ?? this.#parent?.lost;
 	}
 
+	/** Begins on the connection. */
+	async begin(): Promise<void> {
+		const { database, session } = this;
+		this.#begun = true;
+		const beginning = database.knex.transaction(undefined, { connection: session.connection });
+		this.#adopt(await session.within(STATEMENT_MS, beginning));
+	}
+
+	/**
+	 * Begins on the connection and inserts the first row, in one round trip where that can be done.
+	 * @returns whether there was none yet; undefined when it has only begun, or had already
+	 */
+	async beginWith(row: FirstRow): Promise<boolean | undefined> {
+		if (this.#handle) return undefined;
+		const { database, session } = this;
+		const inserting = database.dialect.beginWith?.(session.connection, row);
+		if (!inserting) {
+			await this.begin();
+			return undefined;
+		}
+		this.#begun = true;
+		const added = await session.run(inserting);
+		this.#adopt(await begunTransaction(database.knex, session.connection));
+		return added;
+	}
+
+	/** Begins as a savepoint in the parent, once its other savepoints have ended. */
+	async beginIn(parent: KnexTransaction): Promise<void> {
+		this.#adopt(await parent.trx.transaction());
+	}
+
 	/** Ends the handle: nothing more can be done through it. */
 	close(): void {
 		this.#open = false;
@@ -92,8 +117,8 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 			const answer: unknown = await this.session.within(
 				COMMIT_MS,
 				(async () => {
-					const told: unknown = await this.#own.commit();
-					await this.#trx.executionPromise;
+					const told: unknown = await this.#handle?.commit();
+					await this.#handle?.trx.executionPromise;
 					return told;
 				})(),
 			);
@@ -112,11 +137,7 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 	async rollback(): Promise<boolean> {
 		if (this.session.isBroken) return false;
 		try {
-			const rolledBack = (async () => {
-				await this.#own.rollback();
-				await this.#trx.executionPromise;
-			})();
-			await this.session.within(ROLLBACK_MS, rolledBack);
+			await this.session.within(ROLLBACK_MS, this.#rollBack());
 			return true;
 		} catch {
 			this.session.destroy();
@@ -129,6 +150,30 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 		this.#conclude(ending);
 	}
 
+	async #rollBack(): Promise<void> {
+		if (this.#handle) {
+			await this.#handle.rollback();
+			await this.#handle.trx.executionPromise;
+		} else if (this.#begun) {
+			await this.session.query("ROLLBACK");
+		}
+	}
+
+	/** Takes the transaction that has begun; from now on only Lottor ends it. */
+	#adopt(trx: Knex.Transaction): void {
+		this.#session = this.#session.inside(trx);
+		this.#handle = { trx, commit: trx.commit.bind(trx), rollback: trx.rollback.bind(trx) };
+		const refuse = () => {
+			throw new LottorError(
+				"LOTTOR_INVALID_REQUEST",
+				"Lottor ends this transaction: return from the work to commit, throw to roll back",
+				{ group: this.group },
+			);
+		};
+		Object.assign(trx, { commit: refuse, rollback: refuse });
+		this.#watch(trx);
+	}
+
 	#unclear(why: string, cause?: unknown): LottorError {
 		return new LottorError(
 			"LOTTOR_STORE_UNAVAILABLE",
@@ -139,16 +184,16 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 	}
 
 	/** Sees when the database ends the transaction: what came after it would not be part of it. */
-	#watch(): void {
+	#watch(trx: Knex.Transaction): void {
 		const { dialect } = this.database;
 		const { connection } = this.session;
-		this.#trx.on("query-error", (error: unknown) => {
+		trx.on("query-error", (error: unknown) => {
 			if (dialect.endedBy({ error }, connection))
 				this.#lose("rolledBack", plainMessage(error));
 		});
-		this.#trx.on("query-response", (_: unknown, query: { response?: unknown }) => {
+		trx.on("query-response", (_: unknown, query: { response?: unknown }) => {
 			const { response } = query;
-			if (!this.#trx.isCompleted() && dialect.endedBy({ response }, connection)) {
+			if (!trx.isCompleted() && dialect.endedBy({ response }, connection)) {
 				this.#lose("unclear", "a statement that can't be part of one has committed it");
 			}
 		});
@@ -161,20 +206,19 @@ export class KnexTransaction implements KnexTx, OpenTransaction {
 	}
 }
 
-/** Begins a transaction on the connection. */
-export async function begin(
-	database: KnexDatabase,
-	session: Session,
-	group: string,
-): Promise<KnexTransaction> {
-	const beginning = database.knex.transaction(undefined, { connection: session.connection });
-	const trx = await session.within(STATEMENT_MS, beginning);
-	return new KnexTransaction(database, session.inside(trx), group, trx);
-}
-
 /** Begins a savepoint in the transaction, once its other savepoints have ended. */
 export async function nest(parent: KnexTransaction, group: string): Promise<KnexTransaction> {
-	const { database, session } = parent;
-	const trx = await parent.trx.transaction();
-	return new KnexTransaction(database, session.inside(trx), group, trx, parent);
+	const tx = new KnexTransaction(parent.database, parent.session, group, parent);
+	await tx.beginIn(parent);
+	return tx;
+}
+
+/** Knex's handle of a transaction that has begun on the connection already. */
+function begunTransaction(knex: Knex, connection: unknown): Promise<Knex.Transaction> {
+	return new Promise((resolve, reject) => {
+		const made = knex.transaction((trx) => resolve(trx) as never, { connection } as never);
+		// Called in a later turn. Were it not, the server would take a second BEGIN and only warn.
+		Object.assign(made, { begin: () => Promise.resolve() });
+		made.catch(reject);
+	});
 }
