@@ -1,4 +1,7 @@
+import { fork } from "node:child_process";
+import { once } from "node:events";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import channels from "@moleculer/channels";
 import kafkajs from "kafkajs";
@@ -6,6 +9,7 @@ import knex from "knex";
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 
 import type { KnexTx } from "../adapters/participant-store/knex/transaction.ts";
+import { LoopbackTcp } from "../adapters/transporter/loopback-tcp.ts";
 import { defineMessages, ReliableMessage, reliableOf } from "../mixins/reliable-message/index.ts";
 import { Coordinator } from "../services/coordinator/index.ts";
 
@@ -156,19 +160,29 @@ function stock(url: string): object {
 	}
 }
 
-/** Lottor over the broker: both services with their inbox and outcomes in their own database. */
-export async function lottorOver(url: string, postgres: string, folder: string): Promise<Subject> {
+/**
+ * Lottor over the broker: both services with their inbox and outcomes in their own database.
+ *
+ * @param apart whether the coordinator has a process of its own, as a broker has
+ */
+export async function lottorOver(
+	url: string,
+	postgres: string,
+	folder: string,
+	apart = false,
+): Promise<Subject> {
 	const { users, roles, drop } = await databases(postgres);
 	let rows = 0;
+	const namespace = `bench-${process.pid}-${Date.now()}-l`;
+	const place = { store: `sqlite:${join(folder, `lottor-${Date.now()}.db`)}`, delivery: url };
+	const coordinator = apart ? await coordinatorApart(namespace, place) : undefined;
 	const broker = new ServiceBroker({
 		nodeID: "lottor",
-		namespace: `bench-${process.pid}-${Date.now()}-l`,
+		namespace,
 		logger: false,
+		...(coordinator && { transporter: coordinator.transporter }),
 	});
-	const file = join(folder, `lottor-${Date.now()}.db`);
-	broker.createService(
-		Coordinator({ store: `sqlite:${file}`, delivery: url, maxInFlight: 10_000 }),
-	);
+	if (!coordinator) broker.createService(coordinatorOf(place));
 	const user = broker.createService({
 		name: "user",
 		mixins: [ReliableMessage({ store: users, delivery: url })],
@@ -184,6 +198,7 @@ export async function lottorOver(url: string, postgres: string, folder: string):
 		}),
 	} as ServiceSchema);
 	await broker.start();
+	await broker.waitForServices("lottor");
 	const reliable = reliableOf<Sends, KnexTx>(user);
 	const messages = [{ target: "auth", type: "grant-role", payload: PAYLOAD }] as const;
 	return {
@@ -193,7 +208,33 @@ export async function lottorOver(url: string, postgres: string, folder: string):
 		consumed: () => rows,
 		async close() {
 			await broker.stop();
+			await coordinator?.stop();
 			await drop();
+		},
+	};
+}
+
+/** Where a coordinator keeps its groups, and what it delivers over. */
+export interface CoordinatorPlace {
+	readonly store: string;
+	readonly delivery: string;
+}
+
+export function coordinatorOf(place: CoordinatorPlace): ServiceSchema {
+	return Coordinator({ ...place, maxInFlight: 10_000 });
+}
+
+/** Starts `bench/delivery-coordinator.ts`, which finds this process by Moleculer's TCP transporter. */
+async function coordinatorApart(namespace: string, place: CoordinatorPlace) {
+	const program = fileURLToPath(new URL("./delivery-coordinator.ts", import.meta.url));
+	const child = fork(program, [namespace, JSON.stringify(place)]);
+	const [port] = (await once(child, "message")) as [number];
+	return {
+		transporter: new LoopbackTcp({ urls: `tcp://127.0.0.1:${port}/coordinator` }),
+		async stop() {
+			const ended = once(child, "exit");
+			child.send("stop");
+			await ended;
 		},
 	};
 }

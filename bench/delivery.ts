@@ -1,9 +1,10 @@
 // How fast delivery over a broker is beside the same work over plain channels, which ties nothing to
 // a transaction:
 //   node bench/delivery.ts [--json] [--count 2000] [--rounds 3] [--only rabbitmq,kafka,nats,redis]
+//     [--coordinator process]: the coordinator in a process of its own, as each broker has one
 // The addresses of PostgreSQL and of the brokers come from the environment, as `npm run servers -- env`
 // prints them. Producer: a PostgreSQL transaction with one row, then the message; consumer: one row.
-// 16 producers, 16 consumers, one process; a round ends with the last row of the consumer.
+// 16 producers, 16 consumers, one process (which has the coordinator, too, unless told otherwise); a round ends with the last row of the consumer.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,6 +59,7 @@ const { values } = parseArgs({
 		json: { type: "boolean", default: false },
 		count: { type: "string", default: "2000" },
 		rounds: { type: "string", default: "3" },
+		coordinator: { type: "string", default: "here" },
 		only: { type: "string", default: Object.keys(BROKERS).join(",") },
 	},
 });
@@ -69,7 +71,7 @@ for (const name of values.only.split(",") as (keyof typeof BROKERS)[]) {
 	const url = address(BROKERS[name]);
 	const folder = mkdtempSync(join(tmpdir(), "lottor-bench-"));
 	const plain = await plainOver(url, postgres);
-	const lottor = await lottorOver(url, postgres, folder);
+	const lottor = await lottorOver(url, postgres, folder, values.coordinator === "process");
 	const runs = { plain: [] as Measured[], lottor: [] as Measured[] };
 	for (let round = 0; round < rounds; round++) {
 		runs.plain.push(await measure(plain, count));
@@ -89,6 +91,7 @@ for (const name of values.only.split(",") as (keyof typeof BROKERS)[]) {
 	});
 	if (!values.json) console.table(table.at(-1));
 }
-if (values.json) console.log(JSON.stringify({ count, rounds, table }));
+if (values.json)
+	console.log(JSON.stringify({ count, rounds, coordinator: values.coordinator, table }));
 else console.table(table);
 process.exit(0);

@@ -88,6 +88,8 @@ export class NatsDriver implements Driver {
 			pingInterval: PING_MS,
 			maxPingOut: MISSING_PINGS,
 			reconnectTimeWait: RECONNECT_MS,
+			// They would cost a stack trace for each message that is published.
+			noAsyncTraces: true,
 			...this.#settings.connectionOptions,
 			maxReconnectAttempts: -1,
 		});
