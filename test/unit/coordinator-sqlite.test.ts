@@ -33,7 +33,7 @@ import { migrate, MIGRATIONS } from "../../adapters/coordinator-store/sqlite/sch
 import { Tables } from "../../adapters/coordinator-store/sqlite/tables.ts";
 import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
 import { decision, dispatchTo, newGroup, newMessage } from "../support/groups.ts";
-import { ManualClock } from "../support/manual-clock.ts";
+import { ManualClock, settle } from "../support/manual-clock.ts";
 
 const PEER = fileURLToPath(new URL("coordinator-sqlite.peer.ts", import.meta.url));
 
@@ -291,6 +291,29 @@ describe("group commit", () => {
 		expect(answered).toBe(false);
 		await answer;
 		expect(seen).toEqual([1]);
+	});
+
+	it("while many come, a batch waits up to two turns to be as full as the last one", async () => {
+		const commits: number[] = [];
+		const store = await opened({ clock, onCommit: (calls) => commits.push(calls) });
+		const some = (count: number) =>
+			Promise.all(Array.from({ length: count }, () => store.insert([fresh()])));
+		await some(3);
+		const late = [some(1)];
+		for (let turn = 0; turn < 2; turn++) {
+			await settle(1);
+			late.push(some(1));
+		}
+		await Promise.all(late);
+		expect(commits).toEqual([3, 3]);
+		const alone = some(1);
+		await settle(3);
+		expect(commits).toEqual([3, 3, 1]);
+		await alone;
+		const next = some(1);
+		await settle(1);
+		expect(commits).toEqual([3, 3, 1, 1]);
+		await next;
 	});
 
 	it("a batch is bounded: more calls than one holds take several", async () => {

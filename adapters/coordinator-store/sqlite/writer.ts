@@ -4,6 +4,8 @@ import { isBusy, isOwnFault } from "./faults.ts";
 /** What one transaction carries at most, so that the loop is not frozen for long. */
 const BATCH_CALLS = 1_000;
 const BATCH_MS = 25;
+/** Turns of the loop that a batch waits for as many calls as the last one had. */
+const PATIENCE = 2;
 
 /** Milliseconds between two tries for the lock: a random share of this. */
 const RETRY_MS = 10;
@@ -31,7 +33,9 @@ interface Call {
 }
 
 /**
- * Group commit: calls that come while the loop is busy share one transaction and one fsync.
+ * Group commit: calls that come while the loop is busy share one transaction and one fsync. While
+ * many come, a batch waits a turn or two to be as full as the last one; a turn of an idle loop takes
+ * no time.
  * A call is answered only after COMMIT. A database fault rolls back and rejects the whole batch;
  * a call that throws for reasons of its own is left out, and the others are run again without it.
  */
@@ -42,6 +46,8 @@ export class BatchWriter {
 	readonly #lockTimeout: number;
 	#queue: Call[] = [];
 	#scheduled = false;
+	/** How many calls the last transaction carried. */
+	#last = 0;
 	#idle: (() => void)[] = [];
 
 	constructor(
@@ -89,7 +95,14 @@ export class BatchWriter {
 	#schedule(): void {
 		if (this.#scheduled || this.#queue.length === 0) return;
 		this.#scheduled = true;
-		setImmediate(() => this.#flush());
+		this.#flushWithin(PATIENCE);
+	}
+
+	#flushWithin(turns: number): void {
+		setImmediate(() => {
+			if (turns > 0 && this.#queue.length < this.#last) this.#flushWithin(turns - 1);
+			else this.#flush();
+		});
 	}
 
 	#flush(): void {
@@ -125,6 +138,7 @@ export class BatchWriter {
 			return;
 		}
 		for (const call of batch) call.resolve(call.value);
+		this.#last = batch.length;
 		this.#host.committed(batch.length);
 	}
 
