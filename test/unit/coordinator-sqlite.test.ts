@@ -314,6 +314,11 @@ describe("group commit", () => {
 		await settle(1);
 		expect(commits).toEqual([3, 3, 1, 1]);
 		await next;
+		await some(100);
+		const enough = some(16);
+		await settle(1);
+		expect(commits.slice(-2)).toEqual([100, 16]);
+		await enough;
 	});
 
 	it("a batch is bounded: more calls than one holds take several", async () => {

@@ -4,8 +4,9 @@ import { isBusy, isOwnFault } from "./faults.ts";
 /** What one transaction carries at most, so that the loop is not frozen for long. */
 const BATCH_CALLS = 1_000;
 const BATCH_MS = 25;
-/** Turns of the loop that a batch waits for as many calls as the last one had. */
+/** Turns of the loop that a batch waits for as many calls as the last one had, or for enough. */
 const PATIENCE = 2;
+const ENOUGH = 16;
 
 /** Milliseconds between two tries for the lock: a random share of this. */
 const RETRY_MS = 10;
@@ -100,7 +101,8 @@ export class BatchWriter {
 
 	#flushWithin(turns: number): void {
 		setImmediate(() => {
-			if (turns > 0 && this.#queue.length < this.#last) this.#flushWithin(turns - 1);
+			const full = this.#queue.length >= Math.min(this.#last, ENOUGH);
+			if (turns > 0 && !full) this.#flushWithin(turns - 1);
 			else this.#flush();
 		});
 	}
