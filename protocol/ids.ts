@@ -1,10 +1,4 @@
-import {
-	createHmac,
-	createSecretKey,
-	hash,
-	type KeyObject,
-	timingSafeEqual,
-} from "node:crypto";
+import { createHmac, createSecretKey, hash, type KeyObject, timingSafeEqual } from "node:crypto";
 import type { Clock, Random } from "./clock.ts";
 
 const BASE32 = "0123456789abcdefghjkmnpqrstvwxyz";

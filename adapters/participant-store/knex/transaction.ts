@@ -216,9 +216,12 @@ export async function nest(parent: KnexTransaction, group: string): Promise<Knex
 /** Knex's handle of a transaction that has begun on the connection already. */
 function begunTransaction(knex: Knex, connection: unknown): Promise<Knex.Transaction> {
 	return new Promise((resolve, reject) => {
-		const made = knex.transaction((trx) => resolve(trx) as never, { connection } as never);
+		const made: Promise<unknown> & { begin?: () => Promise<void> } = knex.transaction(
+			(trx) => resolve(trx),
+			{ connection },
+		);
 		// Called in a later turn. Were it not, the server would take a second BEGIN and only warn.
-		Object.assign(made, { begin: () => Promise.resolve() });
+		made.begin = () => Promise.resolve();
 		made.catch(reject);
 	});
 }
