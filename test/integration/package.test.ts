@@ -66,6 +66,17 @@ test("the tarball holds what runs and what documents it, and nothing of the test
 	).toEqual([]);
 });
 
+test("each font of the admin UI comes with its licence", () => {
+	const ui = join(folder, "node_modules/moleculer-lottor/dist/admin-ui/dist");
+	const fonts = packed.files.filter(({ path }) => path.endsWith(".woff2"));
+	const texts = readFileSync(join(ui, "licenses-of-fonts.md"), "utf8");
+	expect(fonts.length).toBeGreaterThan(0);
+	const named = [...texts.matchAll(/^## @fontsource\S* - \S+ \(OFL-1\.1\)$/gm)];
+	expect(named).toHaveLength(fonts.length);
+	expect(texts.match(/SIL OPEN FONT LICENSE Version 1\.1/g)).toHaveLength(fonts.length);
+	for (const family of ["IBMPlexSans", "IBMPlexMono"]) expect(texts).toContain(family);
+});
+
 test("every entry point of the package loads under plain Node", async () => {
 	const manifest = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as {
 		exports: object;
