@@ -1,7 +1,10 @@
 // How fast the admin service answers over a store that is full:
 //   npm run bench:admin -- [--json] [--groups 1000000] [--stores sqlite,mongodb] [--rounds 20]
+//     [--filled sqlite:/tmp/full.db] [--only text] [--keep]
 // Each query is a request over HTTP; its figure is the 95th percentile. The last line with --json is
 // {"ok","runs":[{"store","groups","query","p95_ms","bar_ms"}]}. MongoDB: MONGODB_URL, skipped without.
+// --keep leaves the filled stores and tells their URLs, --filled (once or more) measures such a store
+// as it stands, --only those queries that contain the text.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,7 +16,8 @@ import {
 	type CoordinatorStore,
 	resolveCoordinatorStore,
 } from "../adapters/coordinator-store/index.ts";
-import { newStoreId, systemRandom } from "../protocol/index.ts";
+import { newStoreId, systemClock, systemRandom } from "../protocol/index.ts";
+import type { Overview } from "../services/admin/api/index.ts";
 import { LottorAdmin, newAdminToken } from "../services/admin/index.ts";
 import { Coordinator } from "../services/coordinator/index.ts";
 import { seed, SEEDED_FIELDS } from "./admin-data.ts";
@@ -77,19 +81,27 @@ function queriesOf(now: number): readonly (readonly [query: string, bar: number]
 interface Subject {
 	readonly name: string;
 	readonly url: string;
+	/** Groups to fill it with; undefined where it is filled. */
+	readonly fill?: number;
 	clean(): Promise<void>;
 }
 
-function sqlite(): Subject {
+function filled(url: string): Subject {
+	const name = url.startsWith("mongodb") ? "mongodb" : "sqlite";
+	return { name, url, clean: async () => undefined };
+}
+
+function sqlite(fill: number): Subject {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-bench-admin-"));
 	return {
 		name: "sqlite",
+		fill,
 		url: `sqlite:${join(folder, "lottor.db")}`,
 		clean: async () => rmSync(folder, { recursive: true, force: true }),
 	};
 }
 
-function mongodb(): Subject | undefined {
+function mongodb(fill: number): Subject | undefined {
 	const given = process.env["MONGODB_URL"];
 	if (!given) return undefined;
 	const url = new URL(given);
@@ -97,6 +109,7 @@ function mongodb(): Subject | undefined {
 	url.pathname = `/${database}`;
 	return {
 		name: "mongodb",
+		fill,
 		url: url.href,
 		async clean() {
 			const { MongoClient } = await import("mongodb");
@@ -130,34 +143,45 @@ async function fill(url: string, groups: number, log: (text: string) => void): P
 	log(`  filled in ${Math.round((performance.now() - began) / 1_000)} s`);
 }
 
-async function measure(subject: Subject, groups: number, rounds: number): Promise<Run[]> {
+/** A store whose groups stay as they are while they are looked at: nothing is due, nothing goes. */
+function untouched(url: string): CoordinatorStore {
+	const store = resolveCoordinatorStore(url, "--filled", {
+		clock: systemClock,
+		random: systemRandom,
+	});
+	return Object.assign(store, {
+		claim: async () => [],
+		wake: async () => 0,
+		purge: async () => 0,
+	} satisfies Partial<CoordinatorStore>);
+}
+
+async function measure(subject: Subject, only: string, rounds: number): Promise<Run[]> {
 	const broker = new ServiceBroker({ nodeID: "bench", logger: false });
-	// What was made up must stay as it is while it is looked at.
-	const never = "300d";
 	broker.createService(
-		Coordinator({
-			store: subject.url,
-			searchFields: SEEDED_FIELDS,
-			keepCompleted: never,
-			keepRolledBack: never,
-			pollInterval: "1h",
-		}),
+		Coordinator({ store: untouched(subject.url), searchFields: SEEDED_FIELDS }),
 	);
 	const { token, entry } = newAdminToken("bench", "admin");
 	broker.createService(LottorAdmin({ port: 0, tokens: [entry] }));
 	await broker.start();
 	const { server } = broker.getLocalService("lottor-admin") as unknown as { server: Server };
 	const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}/api/`;
+	const get = async (query: string): Promise<unknown> => {
+		const answer = await fetch(base + query, { headers: { Authorization: `Bearer ${token}` } });
+		const body: unknown = await answer.json();
+		if (!answer.ok) throw new Error(`GET ${query}: ${answer.status}`);
+		return body;
+	};
+	const { groups: byState } = (await get("overview")) as Overview;
+	const groups = Object.values(byState).reduce((sum, count) => sum + count, 0);
 	const runs: Run[] = [];
 	for (const [query, bar] of queriesOf(Date.now())) {
+		if (!query.includes(only)) continue;
 		const times: number[] = [];
 		// The first one warms up.
 		for (let round = 0; round <= rounds; round++) {
 			const began = performance.now();
-			const headers = { Authorization: `Bearer ${token}` };
-			const answer = await fetch(base + query, { headers });
-			await answer.arrayBuffer();
-			if (!answer.ok) throw new Error(`GET ${query}: ${answer.status}`);
+			await get(query);
 			if (round > 0) times.push(performance.now() - began);
 		}
 		times.sort((a, b) => a - b);
@@ -175,24 +199,35 @@ const { values } = parseArgs({
 		groups: { type: "string", default: "1000000" },
 		stores: { type: "string", default: "sqlite,mongodb" },
 		rounds: { type: "string", default: "20" },
+		filled: { type: "string", multiple: true },
+		only: { type: "string", default: "" },
+		keep: { type: "boolean", default: false },
 	},
 });
 const log = (text: string) => {
 	if (!values.json) console.log(text);
 };
+const makers: Readonly<Record<string, (fill: number) => Subject | undefined>> = { sqlite, mongodb };
+
+function subjects(): Subject[] {
+	if (values.filled) return values.filled.map(filled);
+	return values.stores.split(",").flatMap((name) => {
+		const subject = makers[name]?.(Number(values.groups));
+		if (!subject) {
+			log(`${name} is left out: ${name in makers ? "MONGODB_URL is not set" : "unknown"}`);
+		}
+		return subject ?? [];
+	});
+}
+
 const runs: Run[] = [];
-for (const name of values.stores.split(",")) {
-	const subject = name === "sqlite" ? sqlite() : name === "mongodb" ? mongodb() : undefined;
-	if (!subject) {
-		log(`${name} is left out: ${name === "mongodb" ? "MONGODB_URL is not set" : "unknown"}`);
-		continue;
-	}
-	log(name);
+for (const subject of subjects()) {
+	log(`${subject.name}${values.keep ? `: ${subject.url}` : ""}`);
 	try {
-		await fill(subject.url, Number(values.groups), log);
-		runs.push(...(await measure(subject, Number(values.groups), Number(values.rounds))));
+		if (subject.fill !== undefined) await fill(subject.url, subject.fill, log);
+		runs.push(...(await measure(subject, values.only, Number(values.rounds))));
 	} finally {
-		await subject.clean();
+		if (!values.keep) await subject.clean();
 	}
 }
 const ok = runs.length > 0 && runs.every(({ p95_ms, bar_ms }) => p95_ms < bar_ms);
