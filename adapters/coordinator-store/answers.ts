@@ -5,7 +5,7 @@ import type {
 	PayloadRecord,
 	Transition,
 } from "../../protocol/index.ts";
-import type { DecideResult } from "./contract.ts";
+import type { DecideResult, GroupFilter, MessageFilter, Total } from "./contract.ts";
 
 /** @returns whether the message is to be sent now */
 export function isSendable(message: MessageRecord, now: number): boolean {
@@ -34,4 +34,20 @@ export function decideAnswer(
 		owner: group.leaseOwner,
 		epoch: group.epoch,
 	};
+}
+
+/** @returns whether the filter asks for states at most: then counters know how many match */
+export function statesAlone(filter: GroupFilter | MessageFilter): boolean {
+	return Object.entries(filter).every(
+		([name, value]) => name === "states" || value === undefined,
+	);
+}
+
+/** @returns how many there are in these states, of all where none are named */
+export function totalOf<State extends string>(
+	counts: Readonly<Record<State, number>>,
+	states: readonly State[] | undefined,
+): Total {
+	const wanted = states ? [...new Set(states)] : (Object.keys(counts) as State[]);
+	return { count: wanted.reduce((sum, state) => sum + counts[state], 0), exact: true };
 }

@@ -17,7 +17,7 @@ import {
 	toMs,
 } from "../../protocol/index.ts";
 import { StoreClock } from "../store-clock.ts";
-import { decideAnswer, isSendable, letGo } from "./answers.ts";
+import { decideAnswer, isSendable, letGo, statesAlone, totalOf } from "./answers.ts";
 import type {
 	Activity,
 	ActivityStep,
@@ -57,6 +57,7 @@ import {
 	loadDriver,
 	unavailable,
 } from "./mongo/connection.ts";
+import { Counters } from "./mongo/counters.ts";
 import { bodyKey, contextKey, entryOf, type Kept, keysOf } from "./mongo/documents.ts";
 import { Gatherer } from "./mongo/gather.ts";
 import { Groups, type Step, type Stepped } from "./mongo/groups.ts";
@@ -71,7 +72,7 @@ import {
 } from "./mongo/lists.ts";
 import { purgeGroups } from "./mongo/purge.ts";
 import { type Collections, collectionsOf, prepareDatabase, serverTime } from "./mongo/schema.ts";
-import { Stats } from "./mongo/stats.ts";
+import { readStats } from "./mongo/stats.ts";
 import { TimelineWriter } from "./mongo/timeline.ts";
 
 export interface MongoCoordinatorStoreOptions {
@@ -98,6 +99,7 @@ export interface MongoCoordinatorStoreOptions {
 const BATCH_STEPS = 500;
 const BATCH_GROUPS = 200;
 const BATCH_CLAIMS = 100;
+const BATCH_READS = 50;
 
 /** What there is to filter by is told up to so many of a kind. */
 const MOST_KINDS = 1_000;
@@ -140,10 +142,12 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	readonly #groups: Groups;
 	readonly #keys: IdempotencyKeys;
 	readonly #payloads = new PayloadCache();
-	readonly #stats: Stats;
+	readonly #counters: Counters;
 	readonly #inserts: Gatherer<NewGroup, InsertResult>;
 	readonly #steps: Gatherer<Step, Stepped>;
 	readonly #claims: Gatherer<ClaimRequest, Kept[]>;
+	/** Lists ask for the payloads of each of their rows. */
+	readonly #payloadReads: Gatherer<string, PayloadRecord[]>;
 	#driver: Driver | undefined;
 	#connection: Connection | undefined;
 	#collections: Collections | undefined;
@@ -174,8 +178,10 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			() => this.#opened().kinds,
 		);
 		this.#audit = new AuditLog(() => this.#opened().audit, this.#random);
+		this.#counters = new Counters(collections, newStoreId(this.#random));
 		this.#groups = new Groups({
 			collections,
+			counters: this.#counters,
 			timeline: this.#timeline,
 			activity: this.#activity,
 			random: this.#random,
@@ -183,7 +189,6 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			now: () => this.now(),
 		});
 		this.#keys = new IdempotencyKeys(collections, this.#groups);
-		this.#stats = new Stats(collections);
 		this.#inserts = new Gatherer(
 			(items) => insertGroups(this.#host(), items),
 			BATCH_GROUPS,
@@ -192,6 +197,11 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		this.#claims = new Gatherer(
 			(items) => claimGroups(this.#host(), items),
 			BATCH_CLAIMS,
+			isServerFault,
+		);
+		this.#payloadReads = new Gatherer(
+			(ids) => this.#readPayloads(ids),
+			BATCH_READS,
 			isServerFault,
 		);
 		this.#steps = new Gatherer((steps) => this.#groups.take(steps), BATCH_STEPS, isServerFault);
@@ -287,22 +297,7 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	}
 
 	payloads(id: string): Promise<PayloadRecord[]> {
-		return this.#call(async () => {
-			const kept = (await this.#groups.read([id])).get(id);
-			if (!kept) return [];
-			const documents = await this.#opened()
-				.payloads.find({ group: id, _id: keysOf(id) })
-				.toArray();
-			const byKey = new Map(documents.map((document) => [document._id, document]));
-			return kept.group.messages.flatMap(({ id: message, index }) =>
-				(kept.beside[index]?.bodies ?? []).flatMap((key) => {
-					const document = byKey.get(key);
-					if (!document) return [];
-					const { revision, content } = document;
-					return [{ message, revision, content }];
-				}),
-			);
-		});
+		return this.#call(async () => (await this.#payloadReads.submit([id]))[0] ?? []);
 	}
 
 	context(id: string): Promise<string | undefined> {
@@ -349,11 +344,21 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	}
 
 	countGroups(filter: GroupFilter, most: number): Promise<Total> {
-		return this.#call(() => countGroups(this.#opened(), filter, most));
+		return this.#call(async () => {
+			const known = statesAlone(filter) && (await this.#counters.read()).groups;
+			return known
+				? totalOf(known, filter.states)
+				: countGroups(this.#opened(), filter, most);
+		});
 	}
 
 	countMessages(filter: MessageFilter, most: number): Promise<Total> {
-		return this.#call(() => countMessages(this.#opened(), filter, most));
+		return this.#call(async () => {
+			const known = statesAlone(filter) && (await this.#counters.read()).messages;
+			return known
+				? totalOf(known, filter.states)
+				: countMessages(this.#opened(), filter, most);
+		});
 	}
 
 	/** What was ever seen, also where all groups that had it were purged. */
@@ -391,9 +396,8 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		return this.#call(() => this.#audit.list(filter, page));
 	}
 
-	/** Counts that take long are up to twenty times as old as they take. */
 	stats(): Promise<StoreStats> {
-		return this.#call(() => this.#stats.read());
+		return this.#call(() => readStats(this.#opened(), this.#counters));
 	}
 
 	purge(request: {
@@ -416,6 +420,7 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			this.#connection = connection;
 			this.#workedAt = performance.now();
 			this.#collections = collectionsOf(db);
+			await this.#counters.open();
 			if (this.#clock instanceof StoreClock) await this.#clock.measure();
 			this.#refusal = undefined;
 			return identity;
@@ -435,6 +440,7 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 		this.#refusal = "it is closed";
 		await Promise.all([this.#inserts.idle(), this.#steps.idle(), this.#claims.idle()]);
 		await Promise.all([this.#timeline.idle(), this.#activity.idle()]);
+		if (this.#collections) await this.#counters.close().catch(() => undefined);
 		const connection = this.#connection;
 		this.#connection = undefined;
 		this.#collections = undefined;
@@ -453,11 +459,37 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			payloads: this.#payloads,
 			timeline: this.#timeline,
 			activity: this.#activity,
+			counters: this.#counters,
 			keys: this.#keys,
 			random: this.#random,
 			now: () => this.now(),
 			stamp: () => newStoreId(this.#random),
 		};
+	}
+
+	async #readPayloads(ids: readonly string[]): Promise<PayloadRecord[][]> {
+		const groups = await this.#groups.read(ids);
+		const keys = [...groups.values()].flatMap(({ beside }) =>
+			beside.flatMap(({ bodies }) => bodies),
+		);
+		const documents =
+			keys.length === 0
+				? []
+				: await this.#opened()
+						.payloads.find({ _id: { $in: keys }, group: { $in: [...ids] } })
+						.toArray();
+		const byKey = new Map(documents.map((document) => [document._id, document]));
+		return ids.map((id) => {
+			const kept = groups.get(id);
+			return (kept?.group.messages ?? []).flatMap(({ id: message, index }) =>
+				(kept?.beside[index]?.bodies ?? []).flatMap((key) => {
+					const document = byKey.get(key);
+					if (!document) return [];
+					const { revision, content } = document;
+					return [{ message, revision, content }];
+				}),
+			);
+		});
 	}
 
 	/** Runs a call: refuses it while closed, gives up on a silent server, names what went wrong. */

@@ -49,3 +49,25 @@ export function wrongCursor(): LottorError {
 		{ field: "cursor" },
 	);
 }
+
+/**
+ * Brings the rows of several ranges into one order, each row once. Beyond the last row of a range
+ * that was cut at `limit` others of it may come first, so what lies beyond the first such edge is
+ * left out.
+ *
+ * @returns the rows, and where to go on; undefined when no range was cut
+ */
+export function mergeRanges<Row>(
+	ranges: readonly (readonly Row[])[],
+	limit: number,
+	compare: (a: Row, b: Row) => number,
+): { readonly rows: readonly Row[]; readonly edge: Row | undefined } {
+	const edges = ranges.flatMap((rows) => (rows.length === limit ? rows.slice(-1) : []));
+	const edge = edges.sort(compare)[0];
+	const sorted = ranges.flat().sort(compare);
+	const rows = sorted.filter((row, place) => {
+		const before = sorted[place - 1];
+		return (!edge || compare(row, edge) <= 0) && (!before || compare(before, row) !== 0);
+	});
+	return { rows, edge };
+}

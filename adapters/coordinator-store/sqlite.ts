@@ -41,6 +41,7 @@ import type {
 	StoreStats,
 	Total,
 } from "./contract.ts";
+import { statesAlone, totalOf } from "./answers.ts";
 import { activityOf } from "./sqlite/activity.ts";
 import { limitOf, wrongCursor } from "./pages.ts";
 import {
@@ -280,15 +281,13 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 	}
 
 	async countGroups(filter: GroupFilter, most: number): Promise<Total> {
-		const known = await this.#counted("groups", filter);
-		return known ?? this.#count(await this.#read((tables) => planGroups(tables, filter)), most);
+		if (statesAlone(filter)) return totalOf((await this.stats()).groups, filter.states);
+		return this.#count(await this.#read((tables) => planGroups(tables, filter)), most);
 	}
 
 	async countMessages(filter: MessageFilter, most: number): Promise<Total> {
-		const known = await this.#counted("messages", filter);
-		return (
-			known ?? this.#count(await this.#read((tables) => planMessages(tables, filter)), most)
-		);
+		if (statesAlone(filter)) return totalOf((await this.stats()).messages, filter.states);
+		return this.#count(await this.#read((tables) => planMessages(tables, filter)), most);
 	}
 
 	facets(): Promise<Facets> {
@@ -452,19 +451,6 @@ export class SqliteCoordinatorStore implements CoordinatorStore {
 				this.#clock.after(1 + RETRY_MS * this.#random.fraction(), again);
 			});
 		}
-	}
-
-	/** What the counters say, where the filter asks for states at most. */
-	async #counted(
-		of: "groups" | "messages",
-		filter: GroupFilter | MessageFilter,
-	): Promise<Total | undefined> {
-		const { states, ...others } = filter;
-		if (Object.values(others).some((value) => value !== undefined)) return undefined;
-		const counts: Readonly<Record<string, number>> = (await this.stats())[of];
-		const wanted = states ? [...new Set<string>(states)] : Object.keys(counts);
-		const count = wanted.reduce((sum, state) => sum + (counts[state] ?? 0), 0);
-		return { count, exact: true };
 	}
 
 	async #count(plan: Plan, most: number): Promise<Total> {

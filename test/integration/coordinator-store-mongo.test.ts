@@ -8,7 +8,12 @@ import {
 	type MongoCoordinatorStoreOptions,
 } from "../../adapters/coordinator-store/mongo.ts";
 import { dueFilter } from "../../adapters/coordinator-store/mongo/claims.ts";
-import { planGroups, planMessages, queryOf } from "../../adapters/coordinator-store/mongo/lists.ts";
+import {
+	planOf,
+	queryOf,
+	wantedGroups,
+	wantedMessages,
+} from "../../adapters/coordinator-store/mongo/lists.ts";
 import { INDEXES } from "../../adapters/coordinator-store/mongo/schema.ts";
 import { newGroupId, type NewGroup, systemClock, systemRandom } from "../../protocol/index.ts";
 import { ferretdb } from "../../scripts/servers/ferretdb.ts";
@@ -264,23 +269,65 @@ withServer(mongodb, "coordinator store mongo on DocumentDB", (server) => {
 			});
 		});
 
-		test("claims, lists, wakes and purges are ranges of an index", async () => {
+		test("counts anew what a process that died has not counted, and a database without counters", async () => {
 			const url = await database();
-			await opened({ url });
+			const store = await opened({ url });
+			await threeSteps(store);
+			await store.insert([fresh(), fresh({ source: "v2.shop" })]);
+			const stats = await store.stats();
+			expect(stats.groups).toMatchObject({ completed: 1, prepared: 2 });
+			await store.close();
 			const client = new MongoClient(url);
 			cleanups.push(() => client.close());
+			const counters = client.db().collection<{ _id: string }>("lottor_counters");
+			expect(await counters.findOne()).toMatchObject({ open: {} });
+
+			await counters.updateOne(
+				{ _id: "standing" },
+				{
+					$inc: { "group.completed": 5, "message.held": -2, "backlog.auth": 3 },
+					$set: { "open.dead": 1 },
+				},
+			);
+			const next = await opened({ url });
+			await until(async () => JSON.stringify(await next.stats()) === JSON.stringify(stats));
+			await until(async () => (await counters.countDocuments({ "open.dead": 1 })) === 0);
+			await next.close();
+
+			await counters.deleteMany({});
+			const last = await opened({ url });
+			expect(await last.stats()).toEqual(stats);
+		});
+
+		test("claims, lists, wakes and purges are ranges of an index", async () => {
+			const url = await database();
+			await threeSteps(await opened({ url }));
+			const client = new MongoClient(url);
+			cleanups.push(() => client.close());
+			const plans = [
+				planOf(wantedGroups({})),
+				planOf(wantedGroups({ states: ["completed"], source: "user" })),
+				planOf(wantedGroups({ terms: ["ada"], type: "grant" }), "oldest"),
+				planOf(wantedGroups({ since: 4, until: 6, source: "user" }), "oldest", -1),
+				planOf(wantedGroups({ idPrefix: "01k" })),
+				planOf(wantedMessages({ states: ["failed"], errorCode: "E" })),
+			];
+			const firsts = plans.map((plan) => queryOf(plan, plan.ranges[0], undefined, true));
 			const lists = [
-				planGroups({}, "newest"),
-				planGroups({ states: ["completed"], source: "user" }, "newest"),
-				planGroups({ terms: ["ada"], type: "grant" }, "oldest"),
-				planGroups({ idPrefix: "01k" }, "newest"),
-				planMessages({ states: ["failed"], errorCode: "E" }, "newest"),
-			].map((plan) => queryOf(plan, { createdAt: 5, id: "a" }, true));
+				...firsts,
+				...plans.map((plan) =>
+					queryOf(plan, plan.ranges[0], { createdAt: 5, id: "a" }, true),
+				),
+			];
 			const share = { slots: [1, 2], after: 2_000 };
 			const request = { kind: "deliver", owner: "x", lease: 1, limit: 5, share } as const;
 			const queries: readonly [string, object][] = [
 				...lists.map((query): [string, object] => [
-					"_id" in query.hint ? "_id_" : "facets",
+					"facets" in query.hint
+						? "facets"
+						: "createdAt" in query.hint
+							? "created"
+							: "_id_",
 					query,
 				]),
 				[
@@ -301,6 +348,9 @@ withServer(mongodb, "coordinator store mongo on DocumentDB", (server) => {
 				const plan = JSON.stringify(await client.db().command({ explain }));
 				expect({ query, seen: plan.includes(`"${index}"`) }).toEqual({ query, seen: true });
 				expect(plan).not.toContain("Seq Scan");
+				// First pages are read in the order of the index.
+				const sorted = plan.includes('"Sort"') && firsts.some((first) => first === query);
+				expect({ query, sorted }).toEqual({ query, sorted: false });
 			}
 		});
 	});

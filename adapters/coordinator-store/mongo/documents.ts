@@ -94,7 +94,6 @@ export interface Kept {
 	readonly told: readonly StoredEntry[];
 }
 
-export const ALL = "all";
 export const CONFLICT = "conflict";
 
 const TOKEN_LENGTH = 16;
@@ -223,7 +222,7 @@ export function keptOf(document: GroupDocument): Kept {
 }
 
 function derive({ group, beside }: Kept): Derived {
-	const facets = new Set([ALL, `state ${group.state}`, `source ${group.source}`]);
+	const facets = new Set([`state ${group.state}`, `source ${group.source}`]);
 	const wakes = new Set<string>();
 	const tally: Partial<Record<MessageState, number>> = {};
 	const backlog: { target: string; since: number }[] = [];

@@ -8,6 +8,7 @@ import {
 } from "../../../protocol/index.ts";
 import type { ActivityWriter } from "./activity.ts";
 import { GroupCache } from "./cache.ts";
+import type { Counters } from "./counters.ts";
 import {
 	type GroupDocument,
 	type Beside,
@@ -65,6 +66,7 @@ export interface GroupsHost {
 	readonly collections: () => Collections;
 	readonly timeline: TimelineWriter;
 	readonly activity: ActivityWriter;
+	readonly counters: Counters;
 	readonly random: Random;
 	readonly times: Times;
 	now(): number;
@@ -187,6 +189,7 @@ export class Groups {
 			this.cache.put(after);
 			this.#host.timeline.tell(id, after.told);
 			this.#host.activity.changed(before.group, after.group, now);
+			this.#host.counters.changed(before.group, after.group);
 		}
 		return { stand, failed };
 	}

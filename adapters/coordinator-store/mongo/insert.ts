@@ -2,6 +2,7 @@ import { type GroupRecord, type NewGroup, prepared } from "../../../protocol/ind
 import type { InsertResult } from "../contract.ts";
 import type { ActivityWriter } from "./activity.ts";
 import type { PayloadCache } from "./cache.ts";
+import type { Counters } from "./counters.ts";
 import { bodyKey, documentOf, type Kept, payloadsOf, storedEntries } from "./documents.ts";
 import { Failed } from "./gather.ts";
 import type { Groups } from "./groups.ts";
@@ -16,6 +17,7 @@ export interface Inserter {
 	readonly payloads: PayloadCache;
 	readonly timeline: TimelineWriter;
 	readonly activity: ActivityWriter;
+	readonly counters: Counters;
 	readonly keys: IdempotencyKeys;
 	now(): number;
 	stamp(): string;
@@ -77,6 +79,7 @@ async function insertPlain(
 		host.groups.cache.put(kept);
 		host.timeline.tell(item.id, kept.told);
 		host.activity.prepared(kept.group);
+		host.counters.changed(undefined, kept.group);
 		return { result: "created" };
 	});
 }
@@ -96,7 +99,8 @@ async function insertWithKey(host: Inserter, item: NewGroup): Promise<InsertResu
 	if (await host.keys.settle(source, key, id)) return result;
 	// Another one took the key over before the group was there.
 	host.groups.cache.drop(id);
-	await host.collections.groups.deleteOne({ _id: id, version: 1 });
+	const { deletedCount } = await host.collections.groups.deleteOne({ _id: id, version: 1 });
+	if (deletedCount === 1) host.counters.changed(keptOfNew(item, 0).group, undefined);
 	const other = await host.keys.take(source, key, id);
 	return other ? existing(other) : insertWithKey(host, item);
 }

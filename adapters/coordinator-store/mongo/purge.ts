@@ -1,5 +1,6 @@
 import { newStoreId, type Random } from "../../../protocol/index.ts";
-import { keysOf } from "./documents.ts";
+import type { Counters } from "./counters.ts";
+import { type GroupDocument, keysOf } from "./documents.ts";
 import type { Groups } from "./groups.ts";
 import type { IdempotencyKeys } from "./keys.ts";
 import { type Collections, INDEXES } from "./schema.ts";
@@ -14,6 +15,7 @@ interface Host {
 	readonly collections: Collections;
 	readonly groups: Groups;
 	readonly keys: IdempotencyKeys;
+	readonly counters: Counters;
 	readonly random: Random;
 	now(): number;
 }
@@ -39,9 +41,10 @@ export async function purgeGroups(
 		const found = await host.collections.groups
 			.find(due)
 			.hint(INDEXES.purge.key)
-			.project<{ _id: string; source: string; idempotencyKey: string | null }>({
+			.project<Pick<GroupDocument, "_id" | "source" | "idempotencyKey" | "tally">>({
 				source: 1,
 				idempotencyKey: 1,
+				tally: 1,
 			})
 			.limit(wanted)
 			.toArray();
@@ -54,6 +57,9 @@ export async function purgeGroups(
 			...due,
 		});
 		for (const id of ids) host.groups.cache.drop(id);
+		if (deletedCount === ids.length) host.counters.gone(countOf(state, found));
+		// Another one was at it, too: nobody knows who deleted which.
+		else host.counters.lost();
 		const holders = found.flatMap(({ _id: id, source, idempotencyKey: key }) =>
 			key === null ? [] : [{ source, key, id }],
 		);
@@ -63,6 +69,15 @@ export async function purgeGroups(
 		if (found.length < wanted) break;
 	}
 	return count;
+}
+
+/** What is not there any more, as counters have it. */
+function countOf(state: string, groups: readonly Pick<GroupDocument, "tally">[]) {
+	const counts = new Map([[`group.${state}`, groups.length]]);
+	for (const [of, count] of groups.flatMap(({ tally }) => Object.entries(tally))) {
+		counts.set(`message.${of}`, (counts.get(`message.${of}`) ?? 0) + count);
+	}
+	return counts;
 }
 
 /** Ends purges of coordinators that died over them. */

@@ -3,6 +3,7 @@ import type { Collection, Db, Document, IndexDescription } from "mongodb";
 import { newStoreId, type Random } from "../../../protocol/index.ts";
 import type { ActivityDocument, KindDocument } from "./activity.ts";
 import type { AuditDocument } from "./audit.ts";
+import type { CountersDocument } from "./counters.ts";
 import { type Address, type Driver, faultOf, unusable } from "./connection.ts";
 import type { EntryDocument, GroupDocument, PayloadDocument } from "./documents.ts";
 
@@ -13,15 +14,20 @@ const DUPLICATE_KEY = 11_000;
 const INDEX_CONFLICTS = new Set([67, 85, 86]);
 
 /** The version of the collections and their documents. */
-export const SCHEMA = 1;
+export const SCHEMA = 2;
 
 /** What brings a database from schema n to n + 1, at place n - 1; each may be run again. */
-const MIGRATIONS: readonly ((db: Db) => Promise<void>)[] = [];
+const MIGRATIONS: readonly ((db: Db) => Promise<void>)[] = [
+	// Counters and an index by creation, both made at every start; lists of version 1 would not find
+	// the groups that are stored from now on.
+	async () => undefined,
+];
 
 /** Indexes of the groups, besides the one on `_id`. Lists and claims name them as hints. */
 export const INDEXES = {
 	due: { key: { "due.kind": 1, "due.at": 1, slot: 1 }, sparse: true },
 	facets: { key: { facets: 1, createdAt: -1, _id: -1 } },
+	created: { key: { createdAt: -1, _id: -1 } },
 	wakes: {
 		key: { wakes: 1, checkAt: 1 },
 		partialFilterExpression: { wakes: { $exists: true } },
@@ -65,6 +71,7 @@ export interface Collections {
 	readonly activity: Collection<ActivityDocument>;
 	readonly kinds: Collection<KindDocument>;
 	readonly audit: Collection<AuditDocument>;
+	readonly counters: Collection<CountersDocument>;
 }
 
 export function collectionsOf(db: Db): Collections {
@@ -77,6 +84,7 @@ export function collectionsOf(db: Db): Collections {
 		activity: db.collection("lottor_activity"),
 		kinds: db.collection("lottor_kinds"),
 		audit: db.collection("lottor_audit"),
+		counters: db.collection("lottor_counters"),
 	};
 }
 

@@ -1,7 +1,7 @@
 import type { SQLInputValue } from "node:sqlite";
 
 import type { GroupFilter, MessageFilter } from "../contract.ts";
-import { cursorOf as cursorText, placeOf } from "../pages.ts";
+import { cursorOf as cursorText, mergeRanges, placeOf } from "../pages.ts";
 import type { Tables } from "./tables.ts";
 
 /** Rows looked at in one go where conditions filter on top of an index; then the loop gets its turn. */
@@ -278,34 +278,22 @@ export function step(
 ): Step {
 	const limit = plan.rest.length === 0 ? wanted : Math.max(wanted, SCAN_ROWS);
 	const compare = comparison(plan.order);
-	const rows: (Position & { hit: boolean })[] = [];
-	let edge: Position | undefined;
-	for (const source of plan.sources) {
+	const found = plan.sources.map((source) => {
 		const { sql, values } = queryOf(plan, source, after, limit);
-		const found = tables.rows(sql, ...values);
-		for (const row of found) {
-			rows.push({
-				key: row["k"] as number | string,
-				index: row["i"] as number,
-				hit: row["hit"] === 1,
-			});
-		}
-		const last = rows.at(-1);
-		// Beyond the last row of a range that was cut, others of its kind may come first.
-		if (found.length === limit && last && (!edge || compare(last, edge) < 0)) edge = last;
-	}
-	rows.sort(compare);
-	const looked = rows.length;
-	const hits: Position[] = [];
-	for (const row of rows) {
-		if (edge && compare(row, edge) > 0) return { hits, next: edge, looked };
-		// Two ranges may have the same entry.
-		const last = hits.at(-1);
-		if (!row.hit || (last && compare(last, row) === 0)) continue;
-		hits.push(row);
-		if (hits.length === wanted) return { hits, next: row, looked };
-	}
-	return { hits, next: edge, looked };
+		return tables.rows(sql, ...values).map((row) => ({
+			key: row["k"] as number | string,
+			index: row["i"] as number,
+			hit: row["hit"] === 1,
+		}));
+	});
+	const { rows, edge } = mergeRanges(found, limit, compare);
+	const all = rows.filter(({ hit }) => hit);
+	const hits = all.slice(0, wanted);
+	return {
+		hits,
+		next: hits.length === wanted ? hits.at(-1) : edge,
+		looked: found.reduce((sum, one) => sum + one.length, 0),
+	};
 }
 
 /** The statement of one range: exported for the test that looks at its query plan. */

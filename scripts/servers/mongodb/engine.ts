@@ -20,7 +20,10 @@ const SETTINGS = {
 	max_connections: POOL + 20,
 	// The root has no /dev/shm of its own.
 	dynamic_shared_memory_type: "mmap",
-	shared_preload_libraries: "pg_cron,pg_documentdb_core,pg_documentdb",
+	shared_preload_libraries: "pg_cron,pg_documentdb_core,pg_documentdb,pg_documentdb_extended_rum",
+	// Indexes that give what they have in their order, as MongoDB's do; with the default ones every
+	// page of a list is sorted anew.
+	"documentdb.alternate_index_handler_name": "extended_rum",
 	deadlock_timeout: "100ms",
 };
 
@@ -30,6 +33,7 @@ const SETTINGS = {
  */
 const RETRIES = `
 CREATE EXTENSION IF NOT EXISTS documentdb CASCADE;
+CREATE EXTENSION IF NOT EXISTS documentdb_extended_rum;
 CREATE SCHEMA IF NOT EXISTS lottor;
 CREATE TABLE IF NOT EXISTS lottor.retries (
 	session bytea PRIMARY KEY, txn bigint NOT NULL, reply bytea NOT NULL, at timestamptz NOT NULL DEFAULT now()
