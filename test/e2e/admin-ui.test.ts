@@ -216,6 +216,35 @@ withBrowser("the admin UI", (path) => {
 			await page.getByRole("article").getByText("Discarded").waitFor();
 		});
 
+		test("is told in the dialog when somebody else edited the payload meanwhile, and nothing is lost", async () => {
+			await world.sample("consumeFail");
+			await page.goto("/messages?states=failed");
+			await page.locator("tbody a").first().click();
+			const id = (await page.getByRole("article").getAttribute("id")) ?? "";
+			await page.getByRole("button", { name: "Edit payload" }).click();
+			const dialog = page.getByRole("dialog");
+			const mine = '{ "user": "Mine", "role": "member" }';
+			await dialog.getByLabel("Payload").fill(mine);
+			await dialog.getByLabel("Reason").fill("as the ticket says");
+
+			const authorization = { Authorization: `Bearer ${world.tokens.admin}` };
+			const theirs = await fetch(`${world.url}/api/messages/${id}/payload`, {
+				method: "PUT",
+				headers: { "Content-Type": "application/json", ...authorization },
+				body: JSON.stringify({ payload: { user: "Theirs" }, why: "the other ticket" }),
+			});
+			expect(theirs.status).toBe(200);
+
+			await dialog.getByRole("button", { name: "Save and retry" }).click();
+			await dialog
+				.getByRole("alert")
+				.getByText("Somebody else changed it meanwhile")
+				.waitFor();
+			expect(await dialog.getByLabel("Payload").inputValue()).toBe(mine);
+			await dialog.getByRole("button", { name: "Cancel" }).click();
+			await page.getByRole("article").getByText('"Theirs"').waitFor();
+		});
+
 		test("knows when live updates are paused, and when the coordinator is gone and back", async () => {
 			await page.goto("/groups");
 			await page.locator("[data-live=open]").waitFor();
