@@ -17,7 +17,7 @@ import type { LottorAdminOptions } from "./admin/index.ts";
 import { readAdminOptions } from "./admin/options.ts";
 
 /** Which of the services this process runs: all of them, or one of the three processes. */
-export const PROCESSES = ["all", "lottor", "auth", "user"] as const;
+export const PROCESSES = ["all", "lottor", "admin", "auth", "user"] as const;
 export type ProcessName = (typeof PROCESSES)[number];
 
 const LOG_LEVELS = ["fatal", "error", "warn", "info", "debug", "trace"] as const;
