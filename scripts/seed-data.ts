@@ -10,7 +10,7 @@ import { seed } from "./seed-data/seed.ts";
 const HELP = `npm run seed-data -- [--groups 10000] [--days 30]
 
 Fills the coordinator's store (LOTTOR_STORE, or data/lottor.db) with made-up groups, to try the admin
-UI with. Stop what uses the store first.`;
+UI with. A coordinator may run meanwhile.`;
 
 async function main(): Promise<number> {
 	const { values } = parseArgs({
