@@ -3,6 +3,7 @@ export * from "./duration.ts";
 export * from "./envelope.ts";
 export * from "./errors.ts";
 export * from "./ids.ts";
+export * from "./items.ts";
 export * from "./living.ts";
 export * from "./payload.ts";
 export * from "./records.ts";

@@ -149,6 +149,8 @@ export class Confirms {
 			case "stale":
 			case "conflict":
 			case "invalid": {
+				// A coordinator that has not seen this node's service yet.
+				if (answer.error?.retryable) return "again";
 				const why = answer.error?.message ?? answer.state ?? "";
 				logger.error(
 					`Lottor: ${to} of group ${id} was answered "${answer.result}": ${why}`,

@@ -1,6 +1,8 @@
 import {
 	type CallContext,
 	type Envelope,
+	HIGHEST_COUNT,
+	isWhole,
 	type ItemError,
 	LottorError,
 	type ErrorCode,
@@ -10,7 +12,10 @@ import {
 import { isObject } from "./options.ts";
 
 const TEXTS = ["id", "group", "source", "target", "type", "receipt", "coordinator"] as const;
-const NUMBERS = ["attempt", "revision", "createdAt", "sentAt"] as const;
+const LEAST = { attempt: 1, revision: 0, createdAt: 0, sentAt: 0 } as const;
+const LONGEST_NAME = 255;
+/** Milliseconds since 1970 that a Date can be made of. */
+const LATEST = 8.64e15;
 
 /**
  * Checks what came as an envelope.
@@ -24,12 +29,14 @@ export function readEnvelope(item: unknown, names: ReadonlySet<string>, storeId:
 	if (item["v"] !== WIRE_VERSION) throw wrong("v", `must be ${WIRE_VERSION}`);
 	for (const field of TEXTS) {
 		const value = item[field];
-		if (typeof value !== "string" || value === "") throw wrong(field, "must be a text");
+		if (typeof value !== "string" || value === "" || value.length > LONGEST_NAME) {
+			throw wrong(field, `must be a text of 1 to ${LONGEST_NAME} characters`);
+		}
 	}
-	for (const field of NUMBERS) {
-		const value = item[field];
-		if (typeof value !== "number" || !Number.isFinite(value) || value < 0) {
-			throw wrong(field, "must be a number from 0");
+	for (const [field, least] of Object.entries(LEAST)) {
+		const most = field === "attempt" || field === "revision" ? HIGHEST_COUNT : LATEST;
+		if (!isWhole(item[field], least, most)) {
+			throw wrong(field, `must be a whole number from ${least} to ${most}`);
 		}
 	}
 	if (typeof item["content"] !== "string") throw wrong("content", "must be JSON text");

@@ -4,7 +4,12 @@ import {
 	type CheckAnswer,
 	type ConsumeAnswer,
 	type FenceAnswer,
+	HIGHEST_COUNT,
+	isRecord,
+	isWhole,
+	itemsOf,
 	LottorError,
+	parseMessageId,
 	PARTICIPANT_ACTIONS,
 	type ParticipantStatus,
 } from "../../protocol/index.ts";
@@ -39,18 +44,11 @@ declare module "moleculer" {
 	}
 }
 
-interface Batch {
-	readonly items: readonly unknown[];
-	/** Consume only: reports that came with an answer and are stored by now. */
-	readonly settled?: unknown;
-}
-
-type BatchContext = Context<Batch>;
+type BatchContext = Context<unknown>;
 
 /** Nothing that a broker sets for all actions may repeat, refuse or cache these. */
 const ACTION = {
 	visibility: "public",
-	params: { items: "array" },
 	cache: false,
 	bulkhead: { enabled: false },
 	circuitBreaker: { enabled: false },
@@ -94,34 +92,36 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 		actions: {
 			[PARTICIPANT_ACTIONS.consume]: {
 				...ACTION,
-				handler(this: Service, ctx: BatchContext): Promise<ConsumeAnswer[]> {
+				async handler(this: Service, ctx: BatchContext): Promise<ConsumeAnswer[]> {
 					const { consumer, reports } = participantOf(this).answering();
-					reports.acknowledged(readSettled(ctx.params.settled));
-					return consumer.consume(ctx.params.items);
+					const items = itemsOf(ctx.params, 0);
+					reports.acknowledged(readSettled(ctx.params));
+					return consumer.consume(items);
 				},
 			},
 			[PARTICIPANT_ACTIONS.check]: {
 				...ACTION,
-				handler(this: Service, ctx: BatchContext): Promise<CheckAnswer[]> {
-					return participantOf(this).answering().answers.check(ctx.params.items);
+				async handler(this: Service, ctx: BatchContext): Promise<CheckAnswer[]> {
+					return participantOf(this).answering().answers.check(itemsOf(ctx.params));
 				},
 			},
 			[PARTICIPANT_ACTIONS.ask]: {
 				...ACTION,
-				handler(this: Service, ctx: BatchContext): Promise<AskAnswer[]> {
-					return participantOf(this).answering().answers.ask(ctx.params.items);
+				async handler(this: Service, ctx: BatchContext): Promise<AskAnswer[]> {
+					return participantOf(this).answering().answers.ask(itemsOf(ctx.params));
 				},
 			},
 			[PARTICIPANT_ACTIONS.fence]: {
 				...ACTION,
-				handler(this: Service, ctx: BatchContext): Promise<FenceAnswer[]> {
-					return participantOf(this).answering().answers.fence(ctx.params.items);
+				async handler(this: Service, ctx: BatchContext): Promise<FenceAnswer[]> {
+					return participantOf(this).answering().answers.fence(itemsOf(ctx.params));
 				},
 			},
 			[PARTICIPANT_ACTIONS.status]: {
 				...ACTION,
-				handler(this: Service, ctx: BatchContext): ParticipantStatus[] {
-					return ctx.params.items.map(() => participantOf(this).status());
+				// eslint-disable-next-line @typescript-eslint/require-await
+				async handler(this: Service, ctx: BatchContext): Promise<ParticipantStatus[]> {
+					return itemsOf(ctx.params).map(() => participantOf(this).status());
 				},
 			},
 		},
@@ -190,10 +190,14 @@ function stopFirst(schema: ServiceSchema, stopped: (this: Service) => Promise<vo
 	schema.stopped = [...others, stopped];
 }
 
-function readSettled(settled: unknown): { id: string; attempt: number }[] {
+/** Reports that came with an answer to the coordinator, and are stored by now. */
+function readSettled(params: unknown): { id: string; attempt: number }[] {
+	const settled = isRecord(params) ? params["settled"] : undefined;
 	if (!Array.isArray(settled)) return [];
 	return settled.filter(
 		(one: unknown): one is { id: string; attempt: number } =>
-			isObject(one) && typeof one["id"] === "string" && typeof one["attempt"] === "number",
+			isRecord(one) &&
+			parseMessageId(one["id"]) !== undefined &&
+			isWhole(one["attempt"], 1, HIGHEST_COUNT),
 	);
 }

@@ -9,6 +9,7 @@ import {
 	FENCED_ALL,
 	type MessageRecord,
 } from "../../protocol/index.ts";
+import { readAsk } from "./answers.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import {
 	apply,
@@ -129,6 +130,7 @@ export class Asker {
 					instance,
 					"ask",
 					items,
+					readAsk,
 				);
 				if (!said) silent.add(key);
 				return said;

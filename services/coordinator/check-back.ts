@@ -7,6 +7,7 @@ import {
 	type Decision,
 	type GroupRecord,
 } from "../../protocol/index.ts";
+import { readCheck } from "./answers.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import {
 	apply,
@@ -193,6 +194,7 @@ export class CheckBack {
 				instance,
 				"check",
 				items,
+				readCheck,
 			);
 			if (!said) silent.add(key);
 			some.forEach((group, place) => {

@@ -1,5 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import type { ParticipantStatus } from "../../protocol/index.ts";
+import { readStatus } from "./answers.ts";
 import { callParticipant, type Engine, groupBy } from "./engine.ts";
 import type { Participant } from "./registry-view.ts";
 
@@ -46,6 +47,7 @@ export async function clients(engine: Engine): Promise<Client[]> {
 						service,
 						"status",
 						[{}],
+						readStatus,
 					);
 					return { ...service, status: answers?.[0] ?? null };
 				}),

@@ -15,6 +15,7 @@ import {
 import { Asker } from "./asker.ts";
 import { Changes, noticed } from "./changes.ts";
 import { CheckBack } from "./check-back.ts";
+import { Complaints } from "./complaints.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Engine } from "./engine.ts";
 import { Fences } from "./fences.ts";
@@ -94,8 +95,8 @@ export class CoordinatorCore {
 		};
 		this.startedAt = engine.settings.clock.now();
 		const fences = new Fences(this.engine);
-		this.#dispatcher = new Dispatcher(this.engine, fences, async (report) => {
-			const [answer] = await this.intake.report([report]);
+		this.#dispatcher = new Dispatcher(this.engine, fences, async (report, nodeID) => {
+			const [answer] = await this.intake.report([report], nodeID);
 			return answer?.result === "ok" || answer?.result === "already";
 		});
 		this.intake = new Intake(this.engine, this.#dispatcher);
@@ -154,6 +155,7 @@ export class CoordinatorCore {
 				settings.ackTimeout + settings.askTimeout,
 			),
 			meters: meters(broker),
+			complaints: new Complaints(clock, logger),
 		});
 		made.core = core;
 		// Who lives by now may be waited for: by what a coordinator left that ended before it saw them.

@@ -37,7 +37,7 @@ interface DueMessage {
 export class Dispatcher {
 	readonly #engine: Engine;
 	readonly #fences: Fences;
-	readonly #report: (report: Report) => Promise<boolean>;
+	readonly #report: (report: Report, nodeID: string) => Promise<boolean>;
 	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
 	/** Steps of delivery under way, and sends whose items have not all been settled. */
@@ -46,7 +46,12 @@ export class Dispatcher {
 	#returns = 0;
 	#stopped = false;
 
-	constructor(engine: Engine, fences: Fences, report: (report: Report) => Promise<boolean>) {
+	/** @param report stores a report that came as an answer of a node; tells whether it is stored */
+	constructor(
+		engine: Engine,
+		fences: Fences,
+		report: (report: Report, nodeID: string) => Promise<boolean>,
+	) {
 		this.#engine = engine;
 		this.#fences = fences;
 		this.#report = report;
@@ -365,7 +370,11 @@ export class Dispatcher {
 			case "accepted":
 				logger.info(`Message ${message.id} delivered to ${message.target}`);
 				flights.note(message.id, result.instance);
-				return result.report ? this.#report(result.report) : false;
+				if (!result.report) return false;
+				return this.#report(
+					result.report,
+					result.instance?.nodeID ?? this.#engine.broker.nodeID,
+				);
 			case "refused": {
 				logger.debug(`Message ${message.id} was refused: ${result.error.message}`);
 				this.landed(message.id);

@@ -14,6 +14,8 @@ import {
 	PARTICIPANT_ACTIONS,
 	sameOwner,
 } from "../../protocol/index.ts";
+import type { Reader } from "./answers.ts";
+import type { Complaints } from "./complaints.ts";
 import type { Flights } from "./flights.ts";
 import type { Meters } from "./meters.ts";
 import type { Settings } from "./options.ts";
@@ -34,6 +36,8 @@ export interface Engine {
 	readonly view: RegistryView;
 	readonly flights: Flights;
 	readonly meters: Meters;
+	/** What peers do wrong. */
+	readonly complaints: Complaints;
 	/**
 	 * Asks for a pass over due work at that time of the store's clock.
 	 * @param group what becomes due; when that is soon, this coordinator takes it up, whosever it is
@@ -132,7 +136,10 @@ export function instanceKey({ nodeID, instanceID, service }: Callee): string {
 }
 
 /**
- * Calls one of the mixin's actions on one instance (R28).
+ * Calls one of the mixin's actions on one instance (R28). What it answers is not believed before it
+ * is read: what can't be read is no answer, is counted, and is complained of.
+ *
+ * @param read see {@link Reader}
  * @returns its answers, or undefined when it did not answer: then nothing is known
  */
 export async function callParticipant<Item, Answer>(
@@ -140,20 +147,36 @@ export async function callParticipant<Item, Answer>(
 	callee: Callee,
 	action: keyof typeof PARTICIPANT_ACTIONS,
 	items: readonly Item[],
+	read: Reader<Item, Answer>,
 ): Promise<(Answer | undefined)[] | undefined> {
+	let answers: unknown;
 	try {
-		const answers = await engine.broker.call<unknown, { items: readonly Item[] }>(
+		answers = await engine.broker.call<unknown, { items: readonly Item[] }>(
 			`${callee.service}.${PARTICIPANT_ACTIONS[action]}`,
 			{ items },
 			{ nodeID: callee.nodeID, timeout: engine.settings.askTimeout, retries: 0 },
 		);
-		return Array.isArray(answers) ? (answers as Answer[]) : undefined;
 	} catch (error) {
 		engine.logger.debug(
 			`${callee.service} on ${callee.nodeID} did not answer ${action}: ${messageOf(error)}`,
 		);
 		return undefined;
 	}
+	const given: readonly unknown[] = Array.isArray(answers) ? answers : [];
+	const found =
+		given.length === items.length ? items.map((item, place) => read(given[place], item)) : [];
+	const wrong = items.length - found.filter((answer) => answer !== undefined).length;
+	if (wrong > 0) {
+		const { nodeID, service } = callee;
+		engine.meters.count("refusedAnswers", wrong);
+		engine.complaints.say(
+			"warn",
+			action,
+			nodeID,
+			() => `${service} on ${nodeID} answered ${action} with what is no answer`,
+		);
+	}
+	return wrong < items.length ? found : undefined;
 }
 
 /** @returns the values by key, in the order of their first appearance */

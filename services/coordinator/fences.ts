@@ -6,6 +6,7 @@ import {
 	type GroupRecord,
 	type MessageRecord,
 } from "../../protocol/index.ts";
+import { readFence } from "./answers.ts";
 import { apply, callParticipant, type Engine } from "./engine.ts";
 
 /** `none`: no living instance answered; nothing is known. */
@@ -52,6 +53,7 @@ export class Fences {
 				instance,
 				"fence",
 				[item],
+				readFence,
 			);
 			const answer = answers?.[0];
 			if (answer && answer.result !== "none") return answer;

@@ -1,10 +1,11 @@
 import type { Context, Service, ServiceBroker, ServiceSchema } from "moleculer";
 import {
-	BATCH_ITEMS,
 	COORDINATOR_SERVICE,
 	type CoordinatorMetadata,
 	isGroupId,
+	isRecord,
 	type ItemAnswer,
+	itemsOf,
 	LottorError,
 	type PrepareAnswer,
 	WIRE_VERSION,
@@ -30,15 +31,6 @@ export type { Fields, GroupView, Listed } from "./queries.ts";
 export type { Client } from "./clients.ts";
 export type { CoordinatorStatus, CoordinatorView } from "./coordinators.ts";
 export type { OperatorItem } from "./operator.ts";
-
-/** Most items that one call may bring; the mixin sends a tenth of it. */
-const MOST_ITEMS = BATCH_ITEMS * 10;
-
-interface Batch {
-	items: unknown[];
-}
-
-const BATCH = { items: { type: "array", min: 1, max: MOST_ITEMS } } as const;
 
 interface Running {
 	core?: CoordinatorCore;
@@ -73,14 +65,19 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 	}
 
 	function batch(
-		run: (core: CoordinatorCore, items: unknown[]) => Promise<ItemAnswer[] | PrepareAnswer[]>,
+		run: (
+			core: CoordinatorCore,
+			items: readonly unknown[],
+			caller: string,
+		) => Promise<ItemAnswer[] | PrepareAnswer[]>,
 	) {
 		return {
 			visibility: "public" as const,
-			params: BATCH,
-			handler(this: Service, ctx: Context<Batch>) {
+			async handler(this: Service, ctx: Context<object>) {
 				const core = coreOf(this);
-				return core.serve(() => run(core, ctx.params.items));
+				const items = itemsOf(ctx.params);
+				const caller = ctx.nodeID ?? this.broker.nodeID;
+				return core.serve(() => run(core, items, caller));
 			},
 		};
 	}
@@ -88,7 +85,7 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 	/** An operator's action: what came of it goes to the audit log. */
 	function order(
 		action: string,
-		run: (core: CoordinatorCore, items: unknown[]) => Promise<ItemAnswer[]>,
+		run: (core: CoordinatorCore, items: readonly unknown[]) => Promise<ItemAnswer[]>,
 	) {
 		return batch(async (core, items) => {
 			const answers = await run(core, items);
@@ -105,7 +102,7 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 		return {
 			visibility: "public" as const,
 			async handler(this: Service, ctx: Context<object>) {
-				return run(coreOf(this), ctx.params);
+				return run(coreOf(this), isRecord(ctx.params) ? ctx.params : {});
 			},
 		};
 	}
@@ -113,10 +110,12 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 	return {
 		name: COORDINATOR_SERVICE,
 		actions: {
-			prepare: batch((core, items) => core.intake.prepare(items)),
-			commit: batch((core, items) => core.intake.decide("committed", items)),
-			rollback: batch((core, items) => core.intake.decide("rolledBack", items)),
-			report: batch((core, items) => core.intake.report(items)),
+			prepare: batch((core, items, caller) => core.intake.prepare(items, caller)),
+			commit: batch((core, items, caller) => core.intake.decide("committed", items, caller)),
+			rollback: batch((core, items, caller) =>
+				core.intake.decide("rolledBack", items, caller),
+			),
+			report: batch((core, items, caller) => core.intake.report(items, caller)),
 
 			"messages.retry": order("retry", (core, items) =>
 				core.operator.messages("retry", items),
@@ -147,9 +146,10 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			}),
 			"audit.add": {
 				visibility: "public",
-				params: BATCH,
-				async handler(this: Service, ctx: Context<Batch>) {
-					await coreOf(this).engine.store.record(ctx.params.items.map(checkAuditEntry));
+				async handler(this: Service, ctx: Context<object>) {
+					await coreOf(this).engine.store.record(
+						itemsOf(ctx.params).map(checkAuditEntry),
+					);
 				},
 			},
 			clients: query((core) => {

@@ -13,9 +13,13 @@ import {
 	ERRORS,
 	type Failure,
 	GUARANTEES,
+	HIGHEST_COUNT,
 	isGroupId,
+	isRecord,
+	isWhole,
 	type ItemAnswer,
 	type ItemError,
+	LONGEST_MS,
 	LottorError,
 	messageOf,
 	type NewGroup,
@@ -26,22 +30,31 @@ import {
 	type PrepareAnswer,
 	type PrepareItem,
 	type Report,
-	type RetryTimes,
-	STACK_LIMIT,
 } from "../../protocol/index.ts";
 import { searchTerms } from "../payload-paths.ts";
+import { failureOf, policyOf } from "./answers.ts";
 import { apply, type Engine } from "./engine.ts";
 import type { Dispatcher } from "./dispatcher.ts";
 import type { Settings } from "./options.ts";
 
 const LONGEST_NAME = 255;
+/** How much more than what is left free one node may have under way. */
+const FREE_TIMES = 3;
+
+/** What is held in memory while it is prepared. */
+interface Held {
+	groups: number;
+	bytes: number;
+}
 
 /** Takes what producers and consumers say: prepare, commit, rollback, report. */
 export class Intake {
 	readonly #engine: Engine;
 	readonly #dispatcher: Dispatcher;
 	/** What prepares under way hold in memory. */
-	readonly #preparing = { groups: 0, bytes: 0 };
+	readonly #preparing: Held = { groups: 0, bytes: 0 };
+	/** The same by the node that called. */
+	readonly #byCaller = new Map<string, Held>();
 
 	constructor(engine: Engine, dispatcher: Dispatcher) {
 		this.#engine = engine;
@@ -52,22 +65,20 @@ export class Intake {
 	 * Stores groups, then acknowledges each (R6). What would be too much at once is refused before
 	 * anything is stored, so that memory has a bound however fast producers are; what finishes groups,
 	 * such as commits and reports, is never refused.
+	 *
+	 * @param caller the node that called
 	 */
-	async prepare(items: readonly unknown[]): Promise<PrepareAnswer[]> {
-		const { store, storeId, meters, logger } = this.#engine;
-		const admitted = { groups: 0, bytes: 0 };
+	async prepare(items: readonly unknown[], caller: string): Promise<PrepareAnswer[]> {
+		const { store, storeId, meters, logger, complaints } = this.#engine;
+		const admitted: Held = { groups: 0, bytes: 0 };
 		return inOrder(
 			items,
 			(item) => {
-				const group = this.#newGroup(item);
-				this.#admit(group, admitted);
+				const group = this.#newGroup(item, caller);
+				this.#admit(group, admitted, caller);
 				return group;
 			},
-			(groups) =>
-				store.insert(groups).finally(() => {
-					this.#preparing.groups -= admitted.groups;
-					this.#preparing.bytes -= admitted.bytes;
-				}),
+			(groups) => store.insert(groups).finally(() => this.#prepared(admitted, caller)),
 			(result: InsertResult, group): PrepareAnswer => {
 				if (result.result === "differs") {
 					return refused(
@@ -94,56 +105,115 @@ export class Intake {
 					coordinator: storeId,
 				};
 			},
-			(error) => ({ result: "refused", error }),
+			(error) => {
+				const overloaded = error.code === "LOTTOR_OVERLOADED";
+				meters.count(overloaded ? "overloaded" : "refusedPrepares");
+				complaints.say(
+					"warn",
+					error.code,
+					caller,
+					() => `A prepare of node ${caller} was refused: ${error.message}`,
+				);
+				return { result: "refused", error };
+			},
 		);
 	}
 
-	#admit(group: NewGroup, admitted: { groups: number; bytes: number }): void {
+	/**
+	 * A caller may hold as much as is left free, and {@link FREE_TIMES} times that: alone it gets most
+	 * of the room, and however many flood it, something is left for the next.
+	 */
+	#admit(group: NewGroup, admitted: Held, caller: string): void {
 		const { maxPreparing, maxPreparingBytes } = this.#engine.settings;
 		const bytes = bytesOf(group);
-		const { groups: groupsNow, bytes: bytesNow } = this.#preparing;
+		const all = this.#preparing;
+		const own = this.#byCaller.get(caller) ?? { groups: 0, bytes: 0 };
+		const room =
+			fits(own.groups, 1, all.groups, maxPreparing) &&
+			fits(own.bytes, bytes, all.bytes, maxPreparingBytes);
 		// One alone is always taken, whatever its size: it has limits of its own.
-		if (groupsNow > 0 && (groupsNow >= maxPreparing || bytesNow + bytes > maxPreparingBytes)) {
-			this.#engine.meters.count("overloaded");
+		if (!room && all.groups > 0) {
 			throw new LottorError(
 				"LOTTOR_OVERLOADED",
-				`Group ${group.id} was refused: ${groupsNow} groups with ${bytesNow} bytes are being prepared`,
+				`Group ${group.id} was refused: ${all.groups} groups with ${all.bytes} bytes are being prepared, ${own.groups} with ${own.bytes} of them for node ${caller}`,
 				{ group: group.id },
 			);
 		}
-		for (const count of [this.#preparing, admitted]) {
+		this.#byCaller.set(caller, own);
+		for (const count of [all, own, admitted]) {
 			count.groups++;
 			count.bytes += bytes;
 		}
 	}
 
-	/** Takes the producers' decisions. What is committed is on its way before this resolves. */
-	async decide(to: Outcome, items: readonly unknown[]): Promise<ItemAnswer[]> {
+	#prepared(admitted: Held, caller: string): void {
+		const own = this.#byCaller.get(caller);
+		for (const count of own ? [this.#preparing, own] : [this.#preparing]) {
+			count.groups -= admitted.groups;
+			count.bytes -= admitted.bytes;
+		}
+		if (own?.groups === 0) this.#byCaller.delete(caller);
+	}
+
+	/**
+	 * Takes the producers' decisions. What is committed is on its way before this resolves.
+	 *
+	 * @param caller the node that called
+	 */
+	async decide(to: Outcome, items: readonly unknown[], caller: string): Promise<ItemAnswer[]> {
+		const { meters, complaints } = this.#engine;
 		const dispatch = this.#dispatcher.lease();
 		return inOrder(
 			items,
 			(item): Decision => {
 				const { id, storeId, why } = record<DecideItem>(item, "item");
 				if (!isGroupId(id)) throw invalid("id", "must be a group id");
+				const named = text(storeId, "storeId");
+				this.#assertKnows(caller, named, id);
 				return {
 					id,
 					to,
 					by: "producer",
 					who: "producer",
-					storeId: text(storeId, "storeId"),
+					storeId: named,
 					...(why === undefined ? {} : { why: text(why, "why", 1_000) }),
 					...(to === "committed" ? { dispatch } : {}),
 				};
 			},
 			(decisions) => this.#engine.store.decide(decisions),
-			(result, decision) => this.decided(result, decision),
-			(error) => ({ result: "invalid", error }),
+			(result, decision) => this.decided(result, decision, caller),
+			(error) => {
+				meters.count("refusedDecisions");
+				complaints.say(
+					"warn",
+					"decision",
+					caller,
+					() => `A ${to} of node ${caller} was refused: ${error.message}`,
+				);
+				return { result: "invalid", error };
+			},
 		);
 	}
 
+	/**
+	 * Only a node with the participant store can know how a group of it ended (R3). One that this
+	 * coordinator has not seen with it yet tells again; and check-back asks in any case.
+	 */
+	#assertKnows(caller: string, storeId: string, group: string): void {
+		const { view, broker } = this.#engine;
+		if (caller === broker.nodeID || view.hasStore(caller, storeId)) return;
+		const error = new LottorError(
+			"LOTTOR_STORE_MISMATCH",
+			`Node ${caller} has no service with the store ${storeId}, and decides nothing for group ${group}`,
+			{ group },
+		);
+		error.retryable = true;
+		throw error;
+	}
+
 	/** What follows a decision, whoever took it: dispatch, counters, log, the answer. */
-	decided(result: DecideResult, decision: Decision): ItemAnswer {
-		const { meters, logger } = this.#engine;
+	decided(result: DecideResult, decision: Decision, caller = decision.who): ItemAnswer {
+		const { meters, logger, complaints } = this.#engine;
 		switch (result.result) {
 			case "done":
 				meters.count(decision.to);
@@ -155,7 +225,13 @@ export class Intake {
 			case "unknown":
 				if (decision.to === "committed") {
 					meters.count("unknownCommits");
-					logger.error(`Commit of group ${decision.id}, which this store does not know`);
+					complaints.say(
+						"error",
+						"unknown",
+						caller,
+						() =>
+							`Commit of group ${decision.id} by ${caller}, which this store does not know`,
+					);
 				}
 				return {
 					result: "unknown",
@@ -168,8 +244,12 @@ export class Intake {
 						? "LOTTOR_STORE_MISMATCH"
 						: "LOTTOR_DECISION_CONFLICT";
 				const message = `Group ${decision.id} is ${result.state}: ${result.why}`;
-				logger.error(
-					`${decision.to === "committed" ? "Commit" : "Rollback"} refused. ${message}`,
+				complaints.say(
+					"error",
+					code,
+					caller,
+					() =>
+						`${decision.to === "committed" ? "Commit" : "Rollback"} refused. ${message}`,
 				);
 				return {
 					result: code === "LOTTOR_STORE_MISMATCH" ? "invalid" : "conflict",
@@ -180,8 +260,13 @@ export class Intake {
 		}
 	}
 
-	/** Takes reports (R26): every answer is final, and given only when the fact is durable. */
-	async report(items: readonly unknown[]): Promise<ItemAnswer[]> {
+	/**
+	 * Takes reports (R26): every answer is final, and given only when the fact is durable.
+	 *
+	 * @param caller the node that called, or that the report came from as an answer
+	 */
+	async report(items: readonly unknown[], caller: string): Promise<ItemAnswer[]> {
+		const { meters, complaints } = this.#engine;
 		return inOrder(
 			items,
 			(item) => this.#changeOf(item),
@@ -192,7 +277,13 @@ export class Intake {
 				),
 			(result: ApplyResult, { report }) => this.#reported(result, report),
 			(error) => {
-				this.#engine.meters.count("refusedReports");
+				meters.count("refusedReports");
+				complaints.say(
+					"warn",
+					"report",
+					caller,
+					() => `A report of node ${caller} was refused: ${error.message}`,
+				);
 				return { result: "invalid", error };
 			},
 		);
@@ -243,9 +334,6 @@ export class Intake {
 		const place = parseMessageId(report.id);
 		if (!place) throw invalid("id", "must be a message id");
 		if (!checkReceipt(this.#engine.key, report.id, report.receipt)) {
-			this.#engine.logger.warn(
-				`A report for message ${report.id} was refused: it has no valid receipt`,
-			);
 			throw new LottorError(
 				"LOTTOR_RECEIPT_INVALID",
 				`Message ${report.id} was not sent to whoever reports for it`,
@@ -253,8 +341,8 @@ export class Intake {
 			);
 		}
 		const at = { id: place.group, index: place.index };
-		const attempt = whole(report.attempt, "attempt", 1);
-		const revision = whole(report.revision, "revision", 0);
+		const attempt = whole(report.attempt, "attempt", 1, HIGHEST_COUNT);
+		const revision = whole(report.revision, "revision", 0, HIGHEST_COUNT);
 		const who = "consumer";
 		switch (report.result) {
 			case "consumed":
@@ -274,11 +362,11 @@ export class Intake {
 							attempt,
 							revision,
 							who,
-							error: failure(report.error),
+							error: failureOf(record<Record<string, unknown>>(report.error, "error")),
 							policy:
 								report.policy === undefined
 									? this.#engine.settings.retry
-									: policy(report.policy),
+									: policyOf(report.policy),
 							fraction: this.#engine.settings.random.fraction(),
 						},
 					},
@@ -288,8 +376,8 @@ export class Intake {
 		}
 	}
 
-	#newGroup(item: unknown): NewGroup {
-		const { settings, view, logger } = this.#engine;
+	#newGroup(item: unknown, caller: string): NewGroup {
+		const { settings, view, complaints } = this.#engine;
 		const given = record<PrepareItem>(item, "item");
 		if (!isGroupId(given.id)) throw invalid("id", "must be a group id");
 		if (!GUARANTEES.includes(given.guarantee))
@@ -323,7 +411,12 @@ export class Intake {
 			if (settings.unknownTargets === "refuse") {
 				throw new LottorError("LOTTOR_UNKNOWN_TARGET", note, { group: given.id, target });
 			}
-			logger.warn(`${note}; the message of group ${given.id} will wait for it`);
+			complaints.say(
+				"warn",
+				"target",
+				caller,
+				() => `${note}; the message of group ${given.id} will wait for it`,
+			);
 		}
 		const group = {
 			id: given.id,
@@ -341,7 +434,7 @@ export class Intake {
 			checkAfter:
 				given.checkAfter === undefined
 					? settings.checkAfter
-					: whole(given.checkAfter, "checkAfter", 0),
+					: whole(given.checkAfter, "checkAfter", 0, LONGEST_MS),
 			context,
 			messages,
 		};
@@ -368,6 +461,11 @@ function bytesOf({ messages, context }: Pick<NewGroup, "messages" | "context">):
 	return messages.reduce((sum, message) => sum + message.bytes, Buffer.byteLength(context));
 }
 
+/** @returns whether a caller that has `own` of all that is held may have `more` */
+function fits(own: number, more: number, all: number, most: number): boolean {
+	return all + more <= most && own + more <= FREE_TIMES * (most - all);
+}
+
 function newMessage(item: unknown, index: number, { maxPayload, delivery }: Settings): NewMessage {
 	const at = `messages[${index}]`;
 	const given = record<PrepareItem["messages"][number]>(item, at);
@@ -392,11 +490,11 @@ function newMessage(item: unknown, index: number, { maxPayload, delivery }: Sett
 		type: text(given.type, `${at}.type`),
 		content,
 		bytes,
-		delay: given.delay === undefined ? 0 : whole(given.delay, `${at}.delay`, 0),
+		delay: given.delay === undefined ? 0 : whole(given.delay, `${at}.delay`, 0, LONGEST_MS),
 		maxAttempts:
 			given.maxAttempts === undefined
 				? null
-				: whole(given.maxAttempts, `${at}.maxAttempts`, 1),
+				: whole(given.maxAttempts, `${at}.maxAttempts`, 1, HIGHEST_COUNT),
 		orderingKey:
 			given.orderingKey === undefined ? null : text(given.orderingKey, `${at}.orderingKey`),
 		plain: given.deliver ?? false,
@@ -442,11 +540,14 @@ export function itemError(
 
 function errorOf(error: unknown): ItemError {
 	if (error instanceof LottorError) {
-		return itemError(
-			error.type as ErrorCode,
-			error.message,
-			error.data as Record<string, unknown>,
-		);
+		return {
+			...itemError(
+				error.type as ErrorCode,
+				error.message,
+				error.data as Record<string, unknown>,
+			),
+			retryable: error.retryable,
+		};
 	}
 	return itemError("LOTTOR_INVALID_REQUEST", messageOf(error));
 }
@@ -464,9 +565,7 @@ export function record<T>(
 	value: unknown,
 	field: string,
 ): Partial<T> & Record<keyof T, unknown> & T {
-	if (typeof value !== "object" || value === null || Array.isArray(value)) {
-		throw invalid(field, "must be an object");
-	}
+	if (!isRecord(value)) throw invalid(field, "must be an object");
 	return value as Partial<T> & Record<keyof T, unknown> & T;
 }
 
@@ -477,9 +576,14 @@ export function text(value: unknown, field: string, longest = LONGEST_NAME): str
 	return value;
 }
 
-export function whole(value: unknown, field: string, least: number): number {
-	if (typeof value !== "number" || !Number.isSafeInteger(value) || value < least) {
-		throw invalid(field, `must be a whole number of ${least} or more`);
+export function whole(
+	value: unknown,
+	field: string,
+	least: number,
+	most = Number.MAX_SAFE_INTEGER,
+): number {
+	if (!isWhole(value, least, most)) {
+		throw invalid(field, `must be a whole number from ${least} to ${most}`);
 	}
 	return value;
 }
@@ -493,26 +597,4 @@ export function jsonText(value: unknown, field: string): string {
 		throw invalid(field, "must be JSON text");
 	}
 	return value;
-}
-
-function failure(value: unknown): Failure {
-	const given = record<Failure>(value, "error");
-	return {
-		code: String(given.code ?? "ERROR").slice(0, LONGEST_NAME),
-		message: String(given.message ?? "").slice(0, STACK_LIMIT),
-		retryable: given.retryable === true,
-		...(typeof given.stack === "string" ? { stack: given.stack.slice(0, STACK_LIMIT) } : {}),
-	};
-}
-
-function policy(value: unknown): RetryTimes {
-	const given = record<RetryTimes>(value, "policy");
-	if (typeof given.factor !== "number" || !(given.factor >= 1))
-		throw invalid("policy.factor", "must be 1 or more");
-	return {
-		retries: whole(given.retries, "policy.retries", 0),
-		delay: whole(given.delay, "policy.delay", 0),
-		factor: given.factor,
-		maxDelay: whole(given.maxDelay, "policy.maxDelay", 0),
-	};
 }

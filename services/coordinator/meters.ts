@@ -16,6 +16,15 @@ const COUNTERS = {
 	failed: ["moleculer.lottor.messages.failed.total", "Messages that failed for good"],
 	overloaded: ["moleculer.lottor.groups.overloaded.total", "Prepares refused for overload"],
 	refusedReports: ["moleculer.lottor.reports.refused.total", "Reports refused"],
+	refusedPrepares: ["moleculer.lottor.prepares.refused.total", "Malformed prepares refused"],
+	refusedDecisions: [
+		"moleculer.lottor.decisions.refused.total",
+		"Commits and rollbacks refused: malformed, or by somebody who can't know",
+	],
+	refusedAnswers: [
+		"moleculer.lottor.answers.refused.total",
+		"Answers of participants that could not be read",
+	],
 } as const;
 
 /** Counters of one coordinator, in Moleculer's metrics where they are on. */

@@ -5,6 +5,8 @@ import {
 	COORDINATOR_SERVICE,
 	type CoordinatorMetadata,
 	type Guarantee,
+	GUARANTEES,
+	isRecord,
 	type LivingService,
 	livingServices,
 	type Owner,
@@ -56,6 +58,8 @@ export class RegistryView {
 	#services = new Map<string, Owner[]>();
 	#known = new Set<string>();
 	#lastSeen = new Map<string, number>();
+	/** When a node was last seen with a participant store. */
+	readonly #stores = new Map<string, number>();
 	#coordinators: LivingCoordinator[] = [];
 	#arrivals = 0;
 	/** Living names with their stores, to see who arrives. */
@@ -101,6 +105,7 @@ export class RegistryView {
 				continue;
 			}
 			this.#participants.push(participant);
+			this.#stores.set(`${owner.nodeID}|${participant.storeId}`, now);
 			for (const name of [participant.service, ...participant.aliases]) {
 				this.#known.add(name);
 				if (participant.roles.includes("consumer")) add(this.#byTarget, name, participant);
@@ -110,8 +115,8 @@ export class RegistryView {
 				});
 			}
 		}
-		for (const [key, seen] of this.#lastSeen) {
-			if (now - seen > FORGET_MS) this.#lastSeen.delete(key);
+		for (const times of [this.#lastSeen, this.#stores]) {
+			for (const [key, seen] of times) if (now - seen > FORGET_MS) times.delete(key);
 		}
 		this.#arrivals += arrivals.targets.size + arrivals.storeIds.size;
 		return arrivals;
@@ -182,6 +187,11 @@ export class RegistryView {
 		return all.every((one) => one.partitioned) ? null : undefined;
 	}
 
+	/** Whether a service on this node has this participant store, or lately had: a node that stops still tells. */
+	hasStore(nodeID: string, storeId: string): boolean {
+		return this.#stores.has(`${nodeID}|${storeId}`);
+	}
+
 	/** Whether this process start of this node lives. */
 	isLiving(owner: Owner): boolean {
 		return this.goneFor(owner) === null;
@@ -220,8 +230,9 @@ function add<T>(map: Map<string, T[]>, key: string, value: T): void {
 }
 
 function coordinatorOf({ nodeID, instanceID, metadata }: LivingService): LivingCoordinator {
-	const said = metadata["lottor"] as Partial<CoordinatorMetadata> | undefined;
-	const ready = said?.ready === true && typeof said.storeId === "string";
+	const { lottor } = metadata;
+	const said: Partial<CoordinatorMetadata> = isRecord(lottor) ? lottor : {};
+	const ready = said.ready === true && typeof said.storeId === "string";
 	return { nodeID, instanceID, storeId: ready ? (said.storeId ?? null) : null };
 }
 
@@ -231,20 +242,41 @@ function participantOf(
 	owner: Owner,
 	metadata: unknown,
 ): Participant | undefined {
-	if (typeof metadata !== "object" || metadata === null) return undefined;
-	const said: Partial<ParticipantMetadata> & { readonly roles?: readonly string[] } = metadata;
-	if (!Array.isArray(said.roles) || said.roles.includes("coordinator")) return undefined;
-	if (typeof said.storeId !== "string") return undefined;
+	if (!isRecord(metadata)) return undefined;
+	const said: { readonly [Field in keyof ParticipantMetadata]?: unknown } = metadata;
+	const { storeId, guarantee = "recorded" } = said;
+	const roles = names(said.roles);
+	const types = names(said.types ?? []);
+	const aliases = names(said.aliases ?? []);
+	// What a node says of itself is its own: one that says nonsense must not stop the coordinator.
+	if (!roles || !types || !aliases || roles.includes("coordinator")) return undefined;
+	if (!isName(storeId) || !isOneOf(GUARANTEES, guarantee)) return undefined;
 	return {
 		...owner,
 		service,
 		local,
-		storeId: said.storeId,
-		guarantee: said.guarantee ?? "recorded",
-		roles: said.roles,
-		types: said.types ?? [],
-		aliases: said.aliases ?? [],
+		storeId,
+		guarantee,
+		roles,
+		types,
+		aliases,
 		partitioned: said.partitioned === true,
 		receives: said.receives === true,
 	};
+}
+
+const MOST_NAMES = 1_000;
+const LONGEST_NAME = 255;
+
+function names(value: unknown): readonly string[] | undefined {
+	if (!Array.isArray(value) || value.length > MOST_NAMES) return undefined;
+	return value.every(isName) ? value : undefined;
+}
+
+function isName(value: unknown): value is string {
+	return typeof value === "string" && value !== "" && value.length <= LONGEST_NAME;
+}
+
+function isOneOf<T>(all: readonly T[], value: unknown): value is T {
+	return all.some((one) => one === value);
 }
