@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import { LottorError, messageOf } from "./errors.ts";
 import { parseMessageId } from "./ids.ts";
+import type { Signer } from "./signatures.ts";
 import { type CallContext, type Envelope, WIRE_VERSION } from "./wire.ts";
 
 /** An envelope without its payload: what travels as headers over a broker. */
@@ -27,6 +28,7 @@ const NAMES = {
 
 const CONTENT_TYPE = "content-type";
 const TRACE_PARENT = "traceparent";
+const SIGNATURE = "lottor-signature";
 
 /** Content types by the class of Moleculer's serializer. */
 const CONTENT_TYPES: Readonly<Record<string, string>> = {
@@ -100,6 +102,42 @@ export function fromHeaders(headers: unknown, contentType: string): EnvelopeHead
 		throw invalid(NAMES.id, "must be a message id of the group");
 	}
 	return head;
+}
+
+/**
+ * Signs a message, where the cluster has a secret (see `SignedCalls`): everything that a consumer
+ * believes, which is all headers but `traceparent`, and the body.
+ *
+ * @param headers of {@link toHeaders}
+ * @param body as it is sent
+ */
+export function signed(
+	headers: Readonly<Record<string, string>>,
+	body: Uint8Array,
+	signer: Signer,
+): Record<string, string> {
+	return { ...headers, [SIGNATURE]: signer.sign("envelope", ...partsOf(headers), body) };
+}
+
+/**
+ * Checks the signature of a message that came over a broker, to which others may have written.
+ *
+ * @param headers as the broker's client gives them: texts or buffers
+ * @param body as it came
+ * @throws LOTTOR_SIGNATURE_INVALID
+ */
+export function checkSignature(headers: object, body: Uint8Array, signer: Signer): void {
+	const given = raw(headers, SIGNATURE);
+	if (signer.fits(signer.sign("envelope", ...partsOf(headers), body), given)) return;
+	throw new LottorError(
+		"LOTTOR_SIGNATURE_INVALID",
+		`A message came with ${given === undefined ? "no" : "a wrong"} signature`,
+		{ field: SIGNATURE },
+	);
+}
+
+function partsOf(headers: object): string[] {
+	return [...Object.values(NAMES), CONTENT_TYPE].map((name) => raw(headers, name) ?? "");
 }
 
 /** The W3C trace context of the caller, from Moleculer's ids. */

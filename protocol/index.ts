@@ -1,4 +1,5 @@
 export * from "./clock.ts";
+export * from "./complaints.ts";
 export * from "./duration.ts";
 export * from "./envelope.ts";
 export * from "./errors.ts";
@@ -7,6 +8,7 @@ export * from "./items.ts";
 export * from "./living.ts";
 export * from "./payload.ts";
 export * from "./records.ts";
+export * from "./signatures.ts";
 export * from "./state-machine.ts";
 export * from "./version.ts";
 export * from "./wire.ts";

@@ -28,7 +28,8 @@ export interface Channel {
 	readonly maxInFlight?: number | null;
 	readonly maxRetries?: number | null;
 	readonly deadLettering?: Partial<DeadLettering> | null;
-	readonly handler: (payload: unknown, raw: unknown) => Promise<unknown>;
+	/** `raw` is the client's message, `body` what the payload was read from. */
+	readonly handler: (payload: unknown, raw: unknown, body: Buffer) => Promise<unknown>;
 	/** What the schema says for one broker: `redis`, `amqp`, `nats`, `kafka`. */
 	readonly [broker: string]: unknown;
 }

@@ -98,4 +98,10 @@ export type SendResult =
 	/** Certainly not sent: back to pending, no attempt used. */
 	| { readonly result: "refused"; readonly error: ItemError }
 	/** May have been sent: treated as sent. */
-	| { readonly result: "unknown"; readonly instance: Owner | null; readonly error: ItemError };
+	| {
+			readonly result: "unknown";
+			readonly instance: Owner | null;
+			readonly error: ItemError;
+			/** The instance answered, with what is no answer. */
+			readonly garbled?: boolean;
+	  };

@@ -4,6 +4,7 @@ import {
 	type ConsumeAnswer,
 	type ConsumeCall,
 	type Envelope,
+	isRecord,
 	type ItemError,
 	type Owner,
 	PARTICIPANT_ACTIONS,
@@ -77,13 +78,14 @@ export function directDelivery(): Delivery {
 		try {
 			const settled = told.get(key) ?? [];
 			told.delete(key);
-			const answers = await started().broker.call<ConsumeAnswer[], ConsumeCall>(
+			const answers = await started().broker.call<unknown, ConsumeCall>(
 				`${instance.service}.${PARTICIPANT_ACTIONS.consume}`,
 				{ items: items.map((item) => item.outgoing.envelope), settled },
 				{ nodeID: instance.nodeID, timeout: started().callTimeout, retries: 0 },
 			);
+			const given: readonly unknown[] = Array.isArray(answers) ? answers : [];
 			items.forEach((item, place) => {
-				const result = resultOf(answers[place], owner);
+				const result = resultOf(given[place], owner);
 				void item.settle(result).then((stored) => {
 					if (stored) tell(key, item.outgoing.envelope);
 				});
@@ -172,21 +174,20 @@ function* batches(items: readonly Queued[]): Generator<Queued[]> {
 	yield batch;
 }
 
-function resultOf(answer: ConsumeAnswer | undefined, instance: Owner): SendResult {
-	switch (answer?.result) {
+/** What a consumer answers is not believed: its report is checked by whoever stores it. */
+function resultOf(given: unknown, instance: Owner): SendResult {
+	const answer = isRecord(given) ? (given as Partial<ConsumeAnswer>) : {};
+	switch (answer.result) {
 		case "reported":
-			return { result: "accepted", instance, report: answer.report };
+			if (answer.report) return { result: "accepted", instance, report: answer.report };
+			break;
 		case "accepted":
 			return { result: "accepted", instance };
 		case "refused":
-			return { result: "refused", error: answer.error };
-		default:
-			return {
-				result: "unknown",
-				instance,
-				error: itemError(new Error("no answer for the item")),
-			};
+			if (isRecord(answer.error)) return { result: "refused", error: itemError(answer.error) };
 	}
+	const error = itemError(new Error("no answer for the item"));
+	return { result: "unknown", instance, error, garbled: true };
 }
 
 function nobody(target: string): ItemError {

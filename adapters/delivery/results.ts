@@ -15,9 +15,10 @@ export function notReported(error: unknown, instance: Owner | null): SendResult 
 
 /** @returns the error as the answer for one item */
 export function itemError(error: unknown): ItemError {
-	const type = (error as { type?: unknown } | null)?.type;
+	const { type, code } = (error ?? {}) as { type?: unknown; code?: unknown };
+	const name = typeof type === "string" ? type : code;
 	return {
-		code: typeof type === "string" ? type : "ERROR",
+		code: typeof name === "string" ? name : "ERROR",
 		message: messageOf(error),
 		retryable: true,
 	};

@@ -69,8 +69,8 @@ export class Answers {
 			}
 		}
 		return items.map((item, index) => {
-			const id = isObject(item) ? String(item["id"]) : "";
-			return answers[index] ?? resolved.get(id) ?? { result: "none" };
+			// One without an answer in memory was found to have an id.
+			return answers[index] ?? resolved.get((item as CheckItem).id) ?? { result: "none" };
 		});
 	}
 

@@ -11,9 +11,7 @@ export function auditOf(
 	items: readonly unknown[],
 	answers: readonly ItemAnswer[],
 ): NewAuditEntry {
-	const orders = items.map((item) =>
-		typeof item === "object" && item !== null ? (item as Partial<OperatorItem>) : {},
-	);
+	const orders = items.map(orderOf);
 	const [first] = orders;
 	const said = {
 		who: short(first?.by, 255) ?? "operator",
@@ -37,6 +35,16 @@ export function auditOf(
 		subject: null,
 		data: { tally, ids: orders.slice(0, NAMED).map(({ id }) => short(id, 255)) },
 	};
+}
+
+/** What an item says of itself; nothing where it can't be read, and was refused. */
+function orderOf(item: unknown): Partial<Pick<OperatorItem, "id" | "by" | "why">> {
+	try {
+		const { id, by, why } = item as OperatorItem;
+		return { id, ...(by !== undefined && { by }), ...(why !== undefined && { why }) };
+	} catch {
+		return {};
+	}
 }
 
 function short(value: unknown, longest: number): string | null {

@@ -6,6 +6,7 @@ import {
 } from "../../adapters/coordinator-store/index.ts";
 import {
 	type Clock,
+	Complaints,
 	hasCode,
 	LottorError,
 	messageOf,
@@ -15,7 +16,6 @@ import {
 import { Asker } from "./asker.ts";
 import { Changes, noticed } from "./changes.ts";
 import { CheckBack } from "./check-back.ts";
-import { Complaints } from "./complaints.ts";
 import { Dispatcher } from "./dispatcher.ts";
 import type { Engine } from "./engine.ts";
 import { Fences } from "./fences.ts";

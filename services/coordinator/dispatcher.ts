@@ -386,6 +386,7 @@ export class Dispatcher {
 			}
 			case "unknown": {
 				flights.note(message.id, result.instance);
+				if (result.garbled) this.#garbled(message, result.instance?.nodeID ?? "?");
 				if (result.instance === null || view.isLiving(result.instance)) return false;
 				// Its instance is gone: the others can be asked at once.
 				const why = `the instance on ${result.instance.nodeID} is gone`;
@@ -400,6 +401,16 @@ export class Dispatcher {
 				return false;
 			}
 		}
+	}
+
+	#garbled({ id, target }: MessageRecord, nodeID: string): void {
+		this.#engine.meters.count("refusedAnswers");
+		this.#engine.complaints.say(
+			"warn",
+			"consume",
+			nodeID,
+			() => `${target} on ${nodeID} answered message ${id} with what is no answer`,
+		);
 	}
 
 	#change(group: GroupRecord, message: MessageRecord, event: MessageEvent): MessageChange {

@@ -7,6 +7,7 @@ import type {
 } from "../../adapters/coordinator-store/index.ts";
 import {
 	type Change,
+	type Complaints,
 	due,
 	type DueKind,
 	messageOf,
@@ -15,7 +16,6 @@ import {
 	sameOwner,
 } from "../../protocol/index.ts";
 import type { Reader } from "./answers.ts";
-import type { Complaints } from "./complaints.ts";
 import type { Flights } from "./flights.ts";
 import type { Meters } from "./meters.ts";
 import type { Settings } from "./options.ts";

@@ -164,19 +164,21 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			health: query(async (core) => statusOf(core)),
 			"groups.get": {
 				visibility: "public",
-				async handler(this: Service, ctx: Context<{ id: string }>): Promise<GroupView> {
-					const view = await groupView(coreOf(this).engine.store, idOf(ctx.params.id));
-					if (!view) throw unknownGroup(ctx.params.id);
+				async handler(this: Service, ctx: Context<unknown>): Promise<GroupView> {
+					const id = idOf(ctx.params);
+					const view = await groupView(coreOf(this).engine.store, id);
+					if (!view) throw unknownGroup(id);
 					return view;
 				},
 			},
 			"groups.timeline": {
 				visibility: "public",
-				async handler(this: Service, ctx: Context<{ id: string }>) {
+				async handler(this: Service, ctx: Context<unknown>) {
 					const { store } = coreOf(this).engine;
-					const [group] = await store.get([idOf(ctx.params.id)]);
-					if (!group) throw unknownGroup(ctx.params.id);
-					return store.timeline(group.id);
+					const id = idOf(ctx.params);
+					const [group] = await store.get([id]);
+					if (!group) throw unknownGroup(id);
+					return store.timeline(id);
 				},
 			},
 			stats: {
@@ -248,7 +250,8 @@ export async function runDue(broker: ServiceBroker): Promise<void> {
 	await running.get(service)?.core?.runDue();
 }
 
-function idOf(id: unknown): string {
+function idOf(params: unknown): string {
+	const id = isRecord(params) ? params["id"] : undefined;
 	if (!isGroupId(id)) throw invalid("id", "must be a group id");
 	return id;
 }

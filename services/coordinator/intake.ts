@@ -394,7 +394,8 @@ export class Intake {
 		}
 		const owner = record<PrepareItem["owner"]>(given.owner, "owner");
 		const context = given.context === undefined ? "{}" : jsonText(given.context, "context");
-		const messages = given.messages.map((message, index) =>
+		// Not `map`, which passes over holes.
+		const messages = Array.from(given.messages as unknown[], (message, index) =>
 			newMessage(message, index, settings),
 		);
 		const bytes = bytesOf({ messages, context });

@@ -63,6 +63,8 @@ const COUNTED = 10_000;
 const MOST_NAMES = 20;
 /** A value shown beside a row is cut at this many characters. */
 const LONGEST_VALUE = 500;
+/** Characters of an audit entry's data, as JSON. */
+const LONGEST_DATA = 65_536;
 const ID_BEGIN = /^[0-9a-hjkmnp-tv-z]{6,26}(\.\d*)?$/;
 
 const PAGE_FIELDS = ["limit", "cursor", "order", "scan", "text", "fields", "total"];
@@ -201,8 +203,20 @@ export function checkAuditEntry(item: unknown): NewAuditEntry {
 		result: text(given.result, "result"),
 		why: or(given.why, "why", 1_000),
 		subject: or(given.subject, "subject", 255),
-		data: given.data ? record<Record<string, unknown>>(given.data, "data") : null,
+		data: given.data ? auditData(given.data) : null,
 	};
+}
+
+function auditData(value: unknown): Record<string, unknown> {
+	const data = record<Record<string, unknown>>(value, "data");
+	let written: unknown;
+	try {
+		written = JSON.stringify(data);
+	} catch {
+		// Cyclic, nested too deep, or with a bigint.
+	}
+	if (typeof written === "string" && written.length <= LONGEST_DATA) return data;
+	throw invalid("data", `must be an object of at most ${LONGEST_DATA} characters of JSON`);
 }
 
 /** @throws LOTTOR_INVALID_REQUEST naming the field */

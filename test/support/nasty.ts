@@ -64,11 +64,12 @@ const NASTY_VALUES: readonly (() => unknown)[] = [
 	() => JSON.parse('{"__proto__":{"id":"polluted","state":"polluted"}}') as object,
 	() => ({ constructor: { prototype: { state: "polluted" } } }),
 	() => ({ toString: 5, valueOf: null, toJSON: 5 }),
-	() => ({
-		get id() {
-			throw new Error("a getter that throws");
-		},
-	}),
+	() =>
+		named("a getter that throws", {
+			get id() {
+				throw new Error(GETTER);
+			},
+		}),
 	() => {
 		const cyclic: Record<string, unknown> = {};
 		cyclic["self"] = cyclic;
@@ -83,12 +84,18 @@ const NASTY_VALUES: readonly (() => unknown)[] = [
 	() => Array.from({ length: MORE_THAN_ANY_BATCH }, () => ({})),
 ];
 
+/** What a getter of ours throws: a caller's own error, which may come back to it. */
+export const GETTER = "a getter that throws";
+
+/** Gives a value a text of its own: fast-check would end its stack, or a getter, by printing it. */
+function named(name: string, value: object): object {
+	return Object.defineProperty(value, fc.toStringMethod, { value: () => name });
+}
+
 function nested(depth: number, wrap: (inner: unknown) => object): object {
 	let value = wrap(1);
 	for (let level = 1; level < depth; level++) value = wrap(value);
-	// fast-check would end its own stack by printing it.
-	const print = { value: () => `nested ${depth} deep` };
-	return Object.defineProperty(value, fc.toStringMethod, print);
+	return named(`nested ${depth} deep`, value);
 }
 
 /** Anything, wrong types first. */
@@ -117,7 +124,8 @@ export function mutated(valid: fc.Arbitrary<unknown>): fc.Arbitrary<unknown> {
 			result = changed(result, path, (found) => {
 				if (kind !== "add") return kind === "set" ? given : undefined;
 				if (typeof found !== "object" || found === null) return given;
-				Object.defineProperty(found, key, {
+				// An array with a constructor of its own comes from no network.
+				Object.defineProperty(found, Array.isArray(found) ? "extra" : key, {
 					value: given,
 					enumerable: true,
 					configurable: true,

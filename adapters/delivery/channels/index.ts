@@ -3,6 +3,8 @@ import {
 	decodePayload,
 	type Envelope,
 	hasCode,
+	signed,
+	signerOf,
 	toHeaders,
 } from "../../../protocol/index.ts";
 import { callAction } from "../action-call.ts";
@@ -60,9 +62,11 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 		const { adapter } = used;
 		try {
 			const body = adapter.serializer.serialize(decodePayload(envelope.content));
+			const headers = toHeaders(envelope, contentTypeOf(adapter.serializer));
+			const signer = signerOf(lent.broker);
 			await adapter.publish(channelFor(target, storeId), body, {
 				raw: true,
-				headers: toHeaders(envelope, contentTypeOf(adapter.serializer)),
+				headers: signer ? signed(headers, body, signer) : headers,
 				groups: [target],
 				key: envelope.orderingKey ?? envelope.group,
 				messageId: copyOf(envelope),

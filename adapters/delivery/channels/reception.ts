@@ -1,5 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 import {
+	checkSignature,
 	contentTypeOf,
 	encodePayload,
 	type Envelope,
@@ -7,6 +8,7 @@ import {
 	hasCode,
 	LottorError,
 	messageOf,
+	signerOf,
 	type Special,
 } from "../../../protocol/index.ts";
 import type { Channel } from "../../channels/index.ts";
@@ -53,9 +55,9 @@ export function receive(link: Link, receiver: Receiver): Reception {
 			deadLettering: { enabled: true, queueName: `${own}.dead`, exchangeName: `${own}.dead` },
 			unsubscribing: false,
 		};
-		const take = async (payload: unknown, { headers }: Incoming): Promise<void> => {
+		const take = async (payload: unknown, incoming: Incoming): Promise<void> => {
 			try {
-				const end = await receiver.handle(read(payload, headers));
+				const end = await receiver.handle(read(payload, incoming));
 				if (end === "done") return;
 			} catch (error) {
 				count(broker, channel);
@@ -66,13 +68,15 @@ export function receive(link: Link, receiver: Receiver): Reception {
 		// The hook of channels' own middleware: whoever uses it sees these messages, too.
 		const { middlewares } = broker as unknown as { middlewares: Middlewares };
 		const handle = middlewares.wrapHandler("localChannel", take, channel);
-		const handler = (payload: unknown, raw: unknown) =>
-			handle(payload, { headers: adapter.parseMessageHeaders(raw), raw });
+		const handler = (payload: unknown, raw: unknown, body: Buffer) =>
+			handle(payload, { headers: adapter.parseMessageHeaders(raw), raw, body });
 		return { ...channel, handler };
 	}
 
-	function read(payload: unknown, headers: unknown): Envelope {
+	function read(payload: unknown, { headers, body }: Incoming): Envelope {
 		const head = fromHeaders(headers, contentType);
+		const signer = signerOf(broker);
+		if (signer) checkSignature(headers as object, body, signer);
 		try {
 			return { ...head, content: encodePayload(payload, "body", ALL) };
 		} catch (error) {
@@ -94,6 +98,7 @@ export function receive(link: Link, receiver: Receiver): Reception {
 interface Incoming {
 	readonly headers: unknown;
 	readonly raw: unknown;
+	readonly body: Buffer;
 }
 
 interface Middlewares {

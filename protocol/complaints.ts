@@ -1,5 +1,5 @@
 import type { ServiceBroker } from "moleculer";
-import type { Clock } from "../../protocol/index.ts";
+import type { Clock } from "./clock.ts";
 
 /** How long nothing more is said of one kind of wrong by one peer, in milliseconds. */
 const QUIET_MS = 10_000;
