@@ -3,8 +3,8 @@ import type { Clock } from "./clock.ts";
 
 /** How long nothing more is said of one kind of wrong by one peer, in milliseconds. */
 const QUIET_MS = 10_000;
-/** Peers and kinds that are remembered; names are the peers' own, and a hostile one has many. */
-const MOST = 1_000;
+/** Lines in that time at the most: names are the peers' own, and a hostile one has ever new ones. */
+const MOST = 200;
 
 /**
  * Says what peers do wrong without letting them fill the log: one line in 10 s for each peer and
@@ -33,9 +33,15 @@ export class Complaints {
 			said.more++;
 			return;
 		}
-		if (!said && this.#said.size >= MOST) this.#said.clear();
+		if (!said && this.#said.size >= MOST && !this.#forget(now)) return;
 		this.#said.set(key, { at: now, more: 0 });
 		const more = said && said.more > 0 ? ` (and ${said.more} more like it since the last)` : "";
 		this.#logger[level](`${line()}${more}`);
+	}
+
+	/** @returns whether there is room again */
+	#forget(now: number): boolean {
+		for (const [key, { at }] of this.#said) if (now - at >= QUIET_MS) this.#said.delete(key);
+		return this.#said.size < MOST;
 	}
 }

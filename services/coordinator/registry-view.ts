@@ -61,6 +61,8 @@ export class RegistryView {
 	/** When a node was last seen with a participant store. */
 	readonly #stores = new Map<string, number>();
 	#coordinators: LivingCoordinator[] = [];
+	/** Targets whose living instances have different stores (R3). */
+	#contradicted: readonly string[] = [];
 	#arrivals = 0;
 	/** Living names with their stores, to see who arrives. */
 	#pairs = new Set<string>();
@@ -114,6 +116,15 @@ export class RegistryView {
 					arrivals.storeIds.add(participant.storeId);
 				});
 			}
+		}
+		// What two stores under one name held up may go once one of them has left.
+		const contradicted = this.#contradicted;
+		this.#contradicted = [...this.#byTarget.keys()].filter(
+			(target) => this.storeOf(target) === undefined,
+		);
+		for (const target of contradicted) {
+			if (this.#byTarget.has(target) && this.storeOf(target) !== undefined)
+				arrivals.targets.add(target);
 		}
 		for (const times of [this.#lastSeen, this.#stores]) {
 			for (const [key, seen] of times) if (now - seen > FORGET_MS) times.delete(key);
