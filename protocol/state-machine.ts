@@ -1,4 +1,4 @@
-import { messageId, type Owner } from "./ids.ts";
+import { messageId, type Owner, sameOwner } from "./ids.ts";
 import {
 	FENCED_ALL,
 	type Failure,
@@ -118,6 +118,18 @@ export type FactEvent =
 			readonly attempt: number;
 			readonly revision: number;
 			readonly who: string;
+	  }
+	/**
+	 * A copy that was handed over before is about to run at `instance`. Whoever had it last, and is
+	 * not living, ended while it ran there (R23).
+	 */
+	| {
+			readonly type: "running";
+			readonly attempt: number;
+			readonly revision: number;
+			readonly instance: Owner;
+			readonly living: readonly Owner[];
+			readonly maxVanished: number;
 	  }
 	/** The inbox refuses copies below `minRevision`. */
 	| { readonly type: "fenced"; readonly minRevision: number };
@@ -625,6 +637,7 @@ function applyToMessage(
 		case "consumed":
 		case "failed":
 		case "expired":
+		case "running":
 		case "fenced":
 			return settle(message, event, now);
 		default:
@@ -760,6 +773,10 @@ function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 	}
 	if (message.sends === 0) return refuse(message, "it was never sent");
 	const current = event.attempt === message.attempts + 1 && event.revision === message.revision;
+	if (event.type === "running") {
+		if (!current || message.state !== "delivering") return { outcome: { result: "already" } };
+		return runsAgain(message, event, now);
+	}
 	if (event.type === "expired") {
 		if (current && message.state === "pending") return { outcome: { result: "already" } };
 		if (!current || message.state !== "delivering") return { outcome: { result: "stale" } };
@@ -778,6 +795,27 @@ function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 			data: { attempt: event.attempt, revision: event.revision },
 		},
 	};
+}
+
+function runsAgain(
+	message: MessageRecord,
+	event: Extract<FactEvent, { type: "running" }>,
+	now: number,
+): Step {
+	const { instance: before } = message;
+	if (message.vanished >= event.maxVanished) return { outcome: { result: "stale" } };
+	if (sameOwner(before, event.instance)) return { outcome: { result: "already" } };
+	if (event.living.some((owner) => sameOwner(owner, before))) {
+		return refuse(message, `it runs on ${before?.nodeID}`);
+	}
+	const vanished = message.vanished + (before === null ? 0 : 1);
+	// Too often: it is fenced and fails at once.
+	const nextAt = vanished >= event.maxVanished ? now : message.nextAt;
+	const next = { ...message, instance: event.instance, vanished, nextAt };
+	return done(next, {
+		...entryOf(next, "running again", "delivering", event.instance.nodeID),
+		data: { vanished },
+	});
 }
 
 function failedAttempt(

@@ -159,7 +159,12 @@ export type Report =
 			readonly policy?: RetryTimes;
 	  })
 	/** The copy was too old to be run safely (R34). */
-	| (ReportBase & { readonly result: "expired" });
+	| (ReportBase & { readonly result: "expired" })
+	/**
+	 * No end: a copy that the broker has handed over before is about to run, at `owner` (R23). The
+	 * answer `stale` says that it must not, `conflict` that somebody living has it.
+	 */
+	| (ReportBase & { readonly result: "running"; readonly owner: Owner });
 
 /** Params of `<service>.reliable.consume`. */
 export interface ConsumeCall {

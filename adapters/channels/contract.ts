@@ -18,6 +18,14 @@ export interface PublishOptions {
 	readonly [option: string]: unknown;
 }
 
+/** How a message came. */
+export interface Delivered {
+	/** What the payload was read from. */
+	readonly body: Buffer;
+	/** Whether the broker may have handed it to a consumer before. */
+	readonly repeated: boolean;
+}
+
 /** A consumer's channel, as `@moleculer/channels` makes it from a service's schema. */
 export interface Channel {
 	/** Unique for the node, the service and the channel. */
@@ -28,8 +36,8 @@ export interface Channel {
 	readonly maxInFlight?: number | null;
 	readonly maxRetries?: number | null;
 	readonly deadLettering?: Partial<DeadLettering> | null;
-	/** `raw` is the client's message, `body` what the payload was read from. */
-	readonly handler: (payload: unknown, raw: unknown, body: Buffer) => Promise<unknown>;
+	/** `raw` is the client's message. */
+	readonly handler: (payload: unknown, raw: unknown, delivered: Delivered) => Promise<unknown>;
 	/** What the schema says for one broker: `redis`, `amqp`, `nats`, `kafka`. */
 	readonly [broker: string]: unknown;
 }

@@ -1,4 +1,4 @@
-import type { Channel, ChannelOptions, PublishOptions } from "./contract.ts";
+import type { Channel, ChannelOptions, Delivered, PublishOptions } from "./contract.ts";
 import type { Flow } from "./flow.ts";
 
 /** A message on its way to the broker. */
@@ -11,12 +11,11 @@ export interface Outgoing {
 }
 
 /** A message that the broker has handed over. */
-export interface Incoming {
+export interface Incoming extends Delivered {
 	/** The same for every copy of one message, never for two messages. */
 	readonly id: string;
 	/** Whether it was handed over before, and may still be handled here. */
 	readonly again: boolean;
-	readonly body: Buffer;
 	readonly headers: Readonly<Record<string, unknown>>;
 	/** What the handler gets beside the payload. */
 	readonly raw: unknown;

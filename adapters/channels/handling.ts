@@ -112,7 +112,7 @@ export class Handling implements Subscription {
 		const { attempts, retryDelay } = this.#settings;
 		for (let attempt = 1; ; attempt++) {
 			try {
-				await this.channel.handler(payload, message.raw, message.body);
+				await this.channel.handler(payload, message.raw, message);
 				return true;
 			} catch (error) {
 				this.#count(ERRORS);

@@ -78,9 +78,10 @@ export interface Receiver {
 	/**
 	 * Handles one message. Resolves once it may be acknowledged (R33), or as `keep` when it must not
 	 * be: the consumer stops, and it is for somebody else.
+	 * @param repeated whether it may have been handed to a consumer before (R23). @default false
 	 * @throws LOTTOR_ENVELOPE_INVALID: it is none of Lottor's, and goes to the dead-letter queue
 	 */
-	handle(envelope: Envelope): Promise<"done" | "keep">;
+	handle(envelope: Envelope, repeated?: boolean): Promise<"done" | "keep">;
 }
 
 /** Messages being taken from a broker. */

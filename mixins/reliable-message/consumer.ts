@@ -28,6 +28,10 @@ const ANSWER_WITHIN_MS = 50;
 const HOLD_MS = 200;
 const LONGEST_HOLD_MS = 10_000;
 
+/** A dead instance is missed within 10 s (R13); one that lives for longer has only lost the broker. */
+const ANNOUNCE_AGAIN_MS = 1_000;
+const ANNOUNCE_TRIES = 15;
+
 /** Why a copy below a fence can't run (R27). */
 const FENCED: Failure = {
 	code: "LOTTOR_FENCED",
@@ -39,6 +43,8 @@ const FENCED: Failure = {
 /** A message that is in this process. */
 interface Entry {
 	readonly envelope: Envelope;
+	/** A broker has handed it over before: whoever had it may have died of it. */
+	readonly repeated: boolean;
 	/** `lasting`: failed by its time limit on a recorded store, and the handler still runs (R35). */
 	state: "queued" | "running" | "lasting";
 	/** The call that brought it has been answered: the report goes its own way. */
@@ -118,16 +124,17 @@ export class Consumer {
 	 * Takes one envelope from a broker, and holds it until it may be acknowledged (R33): its row is
 	 * written, or it is dropped. While the store can't be used, it is tried again and again.
 	 *
+	 * @param repeated whether the broker may have handed it to somebody before
 	 * @returns `keep`: not handled, since the service stops; the broker gives it to somebody else
 	 * @throws LOTTOR_ENVELOPE_INVALID when it can't be meant for this service
 	 */
-	async deliver(envelope: Envelope): Promise<"done" | "keep"> {
+	async deliver(envelope: Envelope, repeated = false): Promise<"done" | "keep"> {
 		for (let tries = 0; !this.#stopping; tries++) {
 			const known = this.#entries.get(envelope.id);
 			const taken =
 				known && known.state !== "lasting"
 					? known
-					: this.#outside(() => this.#take(envelope));
+					: this.#outside(() => this.#take(envelope, repeated));
 			if ("envelope" in taken) {
 				taken.answered = true;
 				await taken.ended;
@@ -193,7 +200,7 @@ export class Consumer {
 		);
 	}
 
-	#take(item: unknown): ConsumeAnswer | Entry {
+	#take(item: unknown, repeated = false): ConsumeAnswer | Entry {
 		if (this.#stopping) {
 			const message = "The service is stopping and takes no new messages";
 			return { result: "refused", error: refusal("LOTTOR_STOPPING", message) };
@@ -219,14 +226,15 @@ export class Consumer {
 			const message = `${this.queued} messages wait already`;
 			return { result: "refused", error: refusal("LOTTOR_CONSUMER_BUSY", message) };
 		}
-		return this.#enqueue(envelope);
+		return this.#enqueue(envelope, repeated);
 	}
 
-	#enqueue(envelope: Envelope): Entry {
+	#enqueue(envelope: Envelope, repeated: boolean): Entry {
 		let end: () => void = () => undefined;
 		const ended = new Promise<void>((resolve) => (end = resolve));
 		const entry: Entry = {
 			envelope,
+			repeated,
 			state: "queued",
 			answered: false,
 			settled: false,
@@ -251,8 +259,9 @@ export class Consumer {
 	async #process(entry: Entry): Promise<void> {
 		const { envelope } = entry;
 		try {
-			entry.report = await this.#run(entry);
-			entry.settled = true;
+			const may = entry.repeated ? await this.#mayRun(envelope) : "run";
+			if (may === "run") entry.report = await this.#run(entry);
+			entry.settled = may !== "keep";
 			if (entry.report && entry.answered) {
 				this.#reports.add(envelope.coordinator, entry.report);
 			}
@@ -265,6 +274,24 @@ export class Consumer {
 			if (entry.state !== "lasting") this.#entries.delete(envelope.id);
 			entry.end();
 		}
+	}
+
+	/**
+	 * Has the coordinator count whom a message has killed, before it runs again (R23): a broker hands
+	 * it over for ever. A former instance may live, or be dead without having been missed yet.
+	 *
+	 * @returns `drop`: it killed too many, and fails; `keep`: the service stops
+	 */
+	async #mayRun(envelope: Envelope): Promise<"run" | "drop" | "keep"> {
+		const { owner } = this.#core;
+		const report = { ...this.#base(envelope), result: "running", owner } as const;
+		for (let tries = 0; tries < ANNOUNCE_TRIES && !this.#stopping; tries++) {
+			const answer = await this.#reports.announce(envelope.coordinator, report);
+			if (answer?.result === "stale") return "drop";
+			if (answer?.result !== "conflict") return "run";
+			await this.#pause(ANNOUNCE_AGAIN_MS);
+		}
+		return this.#stopping ? "keep" : "run";
 	}
 
 	async #run(entry: Entry): Promise<Report | undefined> {

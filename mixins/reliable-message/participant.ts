@@ -141,7 +141,7 @@ export class Participant {
 			targets: [service.fullName, ...settings.aliases],
 			storeId: settings.partitioned ? core.storeId : null,
 			maxInFlight: settings.maxInFlight,
-			handle: (envelope) => consumer.deliver(envelope),
+			handle: (envelope, repeated) => consumer.deliver(envelope, repeated),
 		});
 	}
 

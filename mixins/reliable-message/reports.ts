@@ -17,6 +17,7 @@ interface ReportParcel extends Parcel {
 /** Tells the coordinators how consumptions ended, until they acknowledge. */
 export class Reports {
 	readonly #core: Core;
+	readonly #client: CoordinatorClient;
 	readonly #outbox: Outbox<ReportParcel>;
 	readonly #acks: AckBatch<{ readonly id: string; readonly attempt: number }>;
 	/** Answered for good, but not acknowledged: their rows stay, and no sweep sends them again. */
@@ -24,6 +25,7 @@ export class Reports {
 
 	constructor(core: Core, client: CoordinatorClient) {
 		this.#core = core;
+		this.#client = client;
 		const { clock, random } = core.settings;
 		this.#outbox = new Outbox<ReportParcel>({
 			clock,
@@ -87,6 +89,23 @@ export class Reports {
 			this.add(coordinator, { id, receipt, storeId, attempt, revision, result: "consumed" });
 		}
 		return found.length === limit && this.#outbox.size < LIMIT / 2;
+	}
+
+	/**
+	 * Tells that a copy which the broker has handed over before is about to run (R23).
+	 * @returns the answer; undefined where there is none
+	 */
+	async announce(
+		coordinator: string,
+		report: Extract<Report, { result: "running" }>,
+	): Promise<ItemAnswer | undefined> {
+		const answers = await this.#client.report(coordinator, [report]).catch((error: unknown) => {
+			this.#core.logger.debug(
+				`Lottor: message ${report.id} runs again, untold: ${messageOf(error)}`,
+			);
+			return [];
+		});
+		return answers[0];
 	}
 
 	wake(): void {

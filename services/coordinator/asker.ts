@@ -65,7 +65,10 @@ export class Asker {
 				if (message.state === "discarded") others.push(this.#fenceDiscarded(due));
 				else if (message.state === "delivering" && message.plain)
 					others.push(this.#unanswered(due));
-				else if (message.state === "delivering") asks.push(due);
+				else if (message.state !== "delivering") continue;
+				else if (message.vanished >= this.#engine.settings.maxVanished)
+					others.push(this.#crashed(due, message.vanished));
+				else asks.push(due);
 			}
 		}
 		const byTarget = groupBy(asks, ({ message }) => `${message.target}|${message.storeId}`);
@@ -151,7 +154,7 @@ export class Asker {
 			else this.#dispatcher.landed(due.message.id);
 		});
 		await apply(this.#engine, changes);
-		for (const due of crashed) await this.#crashed(due);
+		for (const due of crashed) await this.#crashed(due, due.message.vanished + 1);
 	}
 
 	#eventOf({ message }: Due, answer: AskAnswer, backlog: number | undefined): Event | "crashed" {
@@ -206,13 +209,14 @@ export class Asker {
 	}
 
 	/** Its instances died over it too often (R23): no copy may run any more before it fails for good. */
-	async #crashed(due: Due): Promise<void> {
+	async #crashed(due: Due, vanished: number): Promise<void> {
 		const { message } = due;
+		this.#dispatcher.landed(message.id);
 		const fenced = await this.#fences.below(due.claimed.group, message, message.revision + 1);
 		if (fenced === "consumed") return;
 		const error: Failure = {
 			code: "LOTTOR_CONSUMER_CRASHED",
-			message: `${message.vanished + 1} instances of ${message.target} ended while they ran this message`,
+			message: `${vanished} instances of ${message.target} ended while they ran this message`,
 			retryable: ERRORS.LOTTOR_CONSUMER_CRASHED.retryable,
 		};
 		const event: Event =

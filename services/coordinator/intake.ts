@@ -26,6 +26,7 @@ import {
 	type NewMessage,
 	type Outcome,
 	OTHER_STORE,
+	type Owner,
 	parseMessageId,
 	type PrepareAnswer,
 	type PrepareItem,
@@ -299,6 +300,7 @@ export class Intake {
 		}
 		const message = result.group.messages[parseMessageId(report.id)?.index ?? -1];
 		const state = message?.state ?? "unknown";
+		if (report.result === "running") return this.#again(result, report);
 		if (result.result !== "stale" && result.result !== "conflict")
 			this.#dispatcher.landed(report.id);
 		switch (result.result) {
@@ -329,6 +331,26 @@ export class Intake {
 		}
 	}
 
+	/** A copy that was handed over before is about to run: whether it may (R23). */
+	#again(
+		result: Exclude<ApplyResult, { result: "unknown" }>,
+		{ id, owner }: Extract<Report, { result: "running" }>,
+	): ItemAnswer {
+		const message = result.group.messages[parseMessageId(id)?.index ?? -1];
+		if (result.result === "conflict") {
+			const text = `Message ${id}: ${result.why}`;
+			return { result: "conflict", error: itemError("LOTTOR_FENCE_BUSY", text) };
+		}
+		const vanished = message?.vanished ?? 0;
+		if (result.result === "done" && vanished > 0) {
+			this.#engine.logger.warn(
+				`Message ${id} runs again, on ${owner.nodeID}: ${vanished} instances of ${message?.target} ended while they ran it`,
+			);
+		}
+		if (result.result !== "done") return { result: result.result === "stale" ? "stale" : "ok" };
+		return { result: vanished >= this.#engine.settings.maxVanished ? "stale" : "ok" };
+	}
+
 	#changeOf(item: unknown): { report: Report; change: Change } {
 		const report = record<Report>(item, "item");
 		const place = parseMessageId(report.id);
@@ -352,6 +374,8 @@ export class Intake {
 					report,
 					change: { ...at, event: { type: "expired", attempt, revision, who } },
 				};
+			case "running":
+				return { report, change: { ...at, event: this.#runs(report, attempt, revision) } };
 			case "failed":
 				return {
 					report,
@@ -372,8 +396,26 @@ export class Intake {
 					},
 				};
 			default:
-				throw invalid("result", 'must be "consumed", "failed" or "expired"');
+				throw invalid("result", 'must be "consumed", "failed", "expired" or "running"');
 		}
+	}
+
+	#runs({ owner }: { readonly owner?: unknown }, attempt: number, revision: number) {
+		const { nodeID, instanceID } = record<Owner>(owner, "owner");
+		return {
+			type: "running",
+			attempt,
+			revision,
+			instance: {
+				nodeID: text(nodeID, "owner.nodeID"),
+				instanceID: text(instanceID, "owner.instanceID"),
+			},
+			living: this.#engine.view.participants.map((one) => ({
+				nodeID: one.nodeID,
+				instanceID: one.instanceID,
+			})),
+			maxVanished: this.#engine.settings.maxVanished,
+		} as const;
 	}
 
 	#newGroup(item: unknown, caller: string): NewGroup {

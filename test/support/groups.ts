@@ -100,6 +100,13 @@ const DEFAULTS = {
 	consumed: { revision: 0, who: "auth" },
 	failed: { attempt: 1, revision: 0, error: FAILURE, policy: RETRY, fraction: 0.5, who: "auth" },
 	expired: { attempt: 1, revision: 0, who: "auth" },
+	running: {
+		attempt: 1,
+		revision: 0,
+		instance: { nodeID: "c1", instanceID: "1" },
+		living: [],
+		maxVanished: 2,
+	},
 	fenced: { minRevision: 1 },
 	retry: { who: "ann" },
 	edit: { content: '{"role":"admin"}', bytes: 16, who: "ann" },

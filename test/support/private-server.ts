@@ -36,6 +36,11 @@ export class PrivateServer {
 		return this.#kind.url(this.#place);
 	}
 
+	/** Where its data are. */
+	get folder(): string {
+		return this.#place.folder;
+	}
+
 	get port(): number {
 		return mainPort(this.#kind, this.#place);
 	}

@@ -111,6 +111,7 @@ class Hand {
 			const message: Incoming = {
 				id: String(before.handled + before.buried),
 				again: false,
+				repeated: false,
 				body,
 				headers: {},
 				raw: { headers },

@@ -165,7 +165,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 			event: fc.constantFrom<MessageEvent["type"]>(
 				...(["sent", "sent", "sent", "refused", "rescheduled", "asked", "unseen"] as const),
 				...(["crashed", "unanswered", "consumed", "failed", "failed", "expired"] as const),
-				...(["fenced", "retry", "edit", "discard"] as const),
+				...(["running", "fenced", "retry", "edit", "discard"] as const),
 			),
 			off,
 			flag: fc.boolean(),
@@ -232,6 +232,14 @@ function eventOf(message: MessageRecord | undefined, given: Step & { kind: "mess
 		consumed: { type: "consumed", revision, who },
 		failed: { type: "failed", attempt, revision, error, policy: RETRY, fraction: 0.5, who },
 		expired: { type: "expired", attempt, revision, who },
+		running: {
+			type: "running",
+			attempt,
+			revision,
+			instance: { nodeID: `c${off + 3}`, instanceID: "1" },
+			living: flag ? [{ nodeID: "c3", instanceID: "1" }] : [],
+			maxVanished: 2,
+		},
 		fenced: {
 			type: "fenced",
 			minRevision: message?.state === "discarded" || off === 2 ? FENCED_ALL : revision,
@@ -437,7 +445,10 @@ describe("any sequence of decisions, claims, reports and operators' actions", ()
 				if (outcome?.result !== "conflict") expect(again.outcome.result).toBe("already");
 			}
 			const type = change?.event.type;
-			if (!change || !["consumed", "failed", "expired", "fenced"].includes(type ?? ""))
+			if (
+				!change ||
+				!["consumed", "failed", "expired", "running", "fenced"].includes(type ?? "")
+			)
 				return;
 			const again = applyChange(after, change, now);
 			if (outcome?.result === "done" || outcome?.result === "already") {

@@ -598,6 +598,27 @@ describe("asking", () => {
 		expect(steps.on("sent").result).toBe("done");
 	});
 
+	it("R23: a copy that runs again counts whom it has killed, and fails once they are too many", () => {
+		const at = (nodeID: string) => ({ nodeID, instanceID: "1" });
+		const steps = committed().on("sent", { instance: null });
+		steps.on("running", { instance: at("c1") });
+		expect(steps.message).toMatchObject({ instance: at("c1"), vanished: 0 });
+		expect(steps.on("running", { instance: at("c1") }).result).toBe("already");
+		// Whoever has it lives: it has only lost the broker.
+		const living = [at("c1")];
+		expect(steps.on("running", { instance: at("c2"), living }).result).toBe("conflict");
+		const before = steps.message.nextAt;
+		steps.on("running", { instance: at("c2"), living: [at("c2")] });
+		expect(steps.message).toMatchObject({ instance: at("c2"), vanished: 1, nextAt: before });
+		steps.wait(5).on("running", { instance: at("c3") });
+		expect(steps.message).toMatchObject({ vanished: 2, nextAt: steps.now });
+		expect(steps.on("running", { instance: at("c4") }).result).toBe("stale");
+		// Another attempt's copy is another matter, and so is one of a message that is settled.
+		expect(delivering().on("running", { attempt: 2 }).result).toBe("already");
+		expect(delivering().on("consumed").on("running").result).toBe("already");
+		expect(committed().on("running").result).toBe("conflict");
+	});
+
 	it("R34: an expired copy's report sends the message again, if it is the current one's", () => {
 		const steps = delivering().wait(50).on("expired");
 		expect(steps.message).toMatchObject({ state: "pending", nextAt: T0 + 50, attempts: 0 });

@@ -121,6 +121,7 @@ export class AmqpConsumer implements Consumer {
 		return {
 			id: String(properties.messageId ?? `${fields.consumerTag}:${fields.deliveryTag}`),
 			again: fields.redelivered,
+			repeated: fields.redelivered,
 			body: message.content,
 			headers: properties.headers ?? {},
 			raw: message,

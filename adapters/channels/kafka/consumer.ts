@@ -155,6 +155,7 @@ export class KafkaConsumer implements Consumer {
 		const incoming: Incoming = {
 			id: `${partition}:${message.offset}`,
 			again: false,
+			repeated: log.mayRepeat(record.offset, this.#subscription.flow.limit),
 			body: message.value ?? Buffer.alloc(0),
 			headers: headers,
 			raw: message,

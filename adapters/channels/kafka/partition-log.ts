@@ -15,6 +15,8 @@ export class PartitionLog {
 	/** After the last record taken. */
 	#next = 0n;
 	#assigned = false;
+	/** The first record that came since the partition was assigned. */
+	#first = 0n;
 
 	/** @returns whether the record is new: else it is being handled, or done and not committed yet */
 	take({ offset, timestamp }: RecordId): boolean {
@@ -26,6 +28,16 @@ export class PartitionLog {
 		this.#known.set(offset, { timestamp, done: false });
 		this.#next = offset + 1n;
 		return true;
+	}
+
+	/**
+	 * Whether somebody else may have had the record: Kafka does not say. What a consumer has and has
+	 * not committed lies right behind what it has.
+	 *
+	 * @param inFlight records that a consumer has at once
+	 */
+	mayRepeat(offset: bigint, inFlight: number): boolean {
+		return offset < this.#first + BigInt(inFlight);
 	}
 
 	/** The record is done. */
@@ -57,6 +69,7 @@ export class PartitionLog {
 	/** Records before the offset have meanwhile been others' business. */
 	#begin(offset: bigint): void {
 		this.#assigned = true;
+		this.#first = offset;
 		for (const known of this.#known.keys()) if (known < offset) this.#known.delete(known);
 		if (this.#known.size === 0) this.#next = offset;
 	}

@@ -166,6 +166,7 @@ export class NatsConsumer implements Consumer {
 		return {
 			id: String(message.seq),
 			again: message.redelivered,
+			repeated: message.redelivered,
 			body: Buffer.from(message.data),
 			headers,
 			raw: message,

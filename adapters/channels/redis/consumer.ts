@@ -121,7 +121,7 @@ export class RedisConsumer implements Consumer {
 						return new Error("Redis does not answer");
 					},
 				)) as [Buffer, Entry[]][] | null;
-				this.#take(reply?.[0]?.[1] ?? []);
+				this.#take(reply?.[0]?.[1] ?? [], false);
 			} catch (error) {
 				if (ending.aborted) return;
 				await this.#mend(error);
@@ -152,7 +152,10 @@ export class RedisConsumer implements Consumer {
 				...[this.#options.minIdleTime, cursor, "COUNT", flow.room],
 			)) as [Buffer, (Entry | null)[]];
 			cursor = next.toString();
-			this.#take(entries.filter((entry) => entry !== null));
+			this.#take(
+				entries.filter((entry) => entry !== null),
+				true,
+			);
 		} while (cursor !== "0-0");
 	}
 
@@ -165,17 +168,18 @@ export class RedisConsumer implements Consumer {
 		await this.#client.eval(TIDY, 1, this.#channel, SILENT_MS);
 	}
 
-	#take(entries: readonly Entry[]): void {
+	/** @param repeated whether somebody else has had them */
+	#take(entries: readonly Entry[], repeated: boolean): void {
 		for (const [rawId, fields] of entries) {
 			const id = rawId.toString();
 			if (this.#held.has(id)) continue;
 			if (this.#subscription.ending.aborted) return;
 			this.#held.add(id);
-			this.#subscription.take(this.#incoming(id, fields ?? []));
+			this.#subscription.take(this.#incoming(id, fields ?? [], repeated));
 		}
 	}
 
-	#incoming(id: string, fields: readonly Buffer[]): Incoming {
+	#incoming(id: string, fields: readonly Buffer[], repeated: boolean): Incoming {
 		const field = (name: string) => {
 			const place = fields.findIndex(
 				(item, index) => index % 2 === 0 && item.equals(Buffer.from(name)),
@@ -192,6 +196,7 @@ export class RedisConsumer implements Consumer {
 		return {
 			id,
 			again: false,
+			repeated,
 			body,
 			headers: headers ?? {},
 			raw,

@@ -11,7 +11,7 @@ import {
 	signerOf,
 	type Special,
 } from "../../../protocol/index.ts";
-import type { Channel } from "../../channels/index.ts";
+import type { Channel, Delivered } from "../../channels/index.ts";
 import type { Receiver, Reception } from "../contract.ts";
 import type { Link } from "./link.ts";
 import { channelOf } from "./names.ts";
@@ -57,7 +57,10 @@ export function receive(link: Link, receiver: Receiver): Reception {
 		};
 		const take = async (payload: unknown, incoming: Incoming): Promise<void> => {
 			try {
-				const end = await receiver.handle(read(payload, incoming));
+				const end = await receiver.handle(
+					read(payload, incoming),
+					incoming.repeated,
+				);
 				if (end === "done") return;
 			} catch (error) {
 				count(broker, channel);
@@ -68,8 +71,8 @@ export function receive(link: Link, receiver: Receiver): Reception {
 		// The hook of channels' own middleware: whoever uses it sees these messages, too.
 		const { middlewares } = broker as unknown as { middlewares: Middlewares };
 		const handle = middlewares.wrapHandler("localChannel", take, channel);
-		const handler = (payload: unknown, raw: unknown, body: Buffer) =>
-			handle(payload, { headers: adapter.parseMessageHeaders(raw), raw, body });
+		const handler = (payload: unknown, raw: unknown, { body, repeated }: Delivered) =>
+			handle(payload, { headers: adapter.parseMessageHeaders(raw), raw, body, repeated });
 		return { ...channel, handler };
 	}
 
@@ -95,10 +98,9 @@ export function receive(link: Link, receiver: Receiver): Reception {
 }
 
 /** A message as the broker's client gave it, and its headers whatever the client. */
-interface Incoming {
+interface Incoming extends Delivered {
 	readonly headers: unknown;
 	readonly raw: unknown;
-	readonly body: Buffer;
 }
 
 interface Middlewares {

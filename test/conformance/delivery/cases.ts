@@ -4,7 +4,17 @@ import channels from "@moleculer/channels";
 import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
 
 import { channelAdapter } from "../../../adapters/channels/index.ts";
-import type { ConsumeAnswer, ItemAnswer } from "../../../protocol/index.ts";
+import { SignedCalls } from "../../../middlewares/signed-calls.ts";
+import {
+	type ConsumeAnswer,
+	type ItemAnswer,
+	newGroupId,
+	type ParticipantMetadata,
+	systemClock,
+	systemRandom,
+	toHeaders,
+	WIRE_VERSION,
+} from "../../../protocol/index.ts";
 import { until } from "../../support/until.ts";
 import { type DeliveryStage, Work } from "./stage.ts";
 
@@ -88,11 +98,39 @@ export const CASES = {
 
 	async "kill -9 of the consumer in the handler"(stage) {
 		await stage.startForPeers();
-		const stuck = await stage.peer("c1", "auth", true);
+		const stuck = await stage.peer("c1", "auth", "stuck");
 		await stage.send("auth", 3);
 		await stuck.handling();
 		await stuck.kill();
-		await stage.peer("c2", "auth", false);
+		await stage.peer("c2", "auth", "well");
+		await stage.exactlyOnce(["auth"]);
+	},
+
+	async "R23 LOTTOR_CONSUMER_CRASHED: a message that kills every consumer fails, the others get through"(
+		stage,
+	) {
+		await stage.startForPeers({ maxVanished: 2 });
+		const deadly = await stage.send("auth", 1, { payload: { kill: true } });
+		const others = await stage.send("auth", 5);
+		const failed = async () => {
+			const [message] = await stage.messages(deadly[0] ?? "");
+			return message?.state === "failed" ? message.error?.code : undefined;
+		};
+		let deaths = 0;
+		while ((await failed()) === undefined) {
+			const peer = await stage.peer(`c${deaths}`, "auth", "deadly");
+			await Promise.race([
+				peer.ended.then(() => deaths++),
+				until(async () => !!(await failed())),
+			]);
+			if (deaths > 10) throw new Error(`${deaths} consumers died of it`);
+		}
+		if ((await failed()) !== "LOTTOR_CONSUMER_CRASHED") throw new Error(await failed());
+		await stage.reached(others, ({ state }) => state === "consumed");
+		// Mended consumers, and an operator.
+		await stage.peer("mended", "auth", "well");
+		const items = [{ id: `${deadly[0]}.0` }];
+		await stage.cluster.brokers[0]?.call("lottor.messages.retry", { items });
 		await stage.exactlyOnce(["auth"]);
 	},
 
@@ -231,6 +269,77 @@ export const CASES = {
 		if (underWay > 8) throw new Error(`${underWay} under way to the slow target`);
 		slow.open();
 		await stage.exactlyOnce(["auth", "slow"]);
+	},
+
+	async "R3 a partitioned target: each store has its own messages, which wait for it alone"(
+		stage,
+	) {
+		await stage.start();
+		const files = ["auth-0", "auth-1"];
+		const works = [new Work(), new Work(true)];
+		const begin = (place: number, work = works[place] as Work) =>
+			stage.consumer(`c${place}`, "auth", work, {
+				partitioned: true,
+				file: files[place] ?? "",
+				handlerTimeout: 500,
+				stopTimeout: 1,
+			});
+		const [first, second] = [await begin(0), await begin(1)];
+		const storeOf = (node: ServiceBroker) =>
+			(node.getLocalService("auth").metadata["lottor"] as ParticipantMetadata).storeId;
+		const stores = [storeOf(first), storeOf(second)];
+		const ids = await stage.send("auth", 30);
+		await stage.reached(ids, ({ storeId }) => storeId !== null);
+		await second.stop();
+		const bound = (await Promise.all(ids.map((id) => stage.messages(id)))).flat();
+		for (const store of stores) {
+			if (!bound.some(({ storeId }) => storeId === store))
+				throw new Error(`nothing for store ${store}`);
+		}
+		const ofFirst = bound.filter(({ storeId }) => storeId === stores[0]);
+		await stage.reached(
+			ofFirst.map(({ id }) => id.split(".")[0] ?? ""),
+			({ state }) => state === "consumed",
+		);
+		const again = new Work();
+		await begin(1, again);
+		await stage.exactlyOnce(["auth"], files);
+		for (const { id, storeId } of bound) {
+			const own = storeId === stores[0] ? works[0] : again;
+			if (!own?.runs.has(id)) throw new Error(`${id} did not run at its store`);
+			if (storeId !== stores[0] && works[0]?.runs.has(id))
+				throw new Error(`${id} ran at another store`);
+		}
+	},
+
+	async "LOTTOR_SIGNATURE_INVALID: with a secret, what an intruder writes to the broker is poison"(
+		stage,
+	) {
+		if (!stage.subject.broker) return NONE;
+		const node = () => ({ middlewares: [SignedCalls({ secret: "a secret of this cluster" })] });
+		await stage.start({}, node());
+		const consumer = await stage.consumer("c", "auth", new Work(), { node: node() });
+		await stage.send("auth", 3);
+		const { storeId } = consumer.getLocalService("auth").metadata[
+			"lottor"
+		] as ParticipantMetadata;
+		const group = newGroupId(systemClock, systemRandom);
+		const now = Date.now();
+		const head = {
+			...{ v: WIRE_VERSION, id: `${group}.0`, group, source: "shop", target: "auth" },
+			...{ type: "t", attempt: 1, revision: 0, receipt: "r".repeat(32), storeId },
+			...{ coordinator: "c", createdAt: now, sentAt: now, orderingKey: null, context: "{}" },
+		};
+		const body = Buffer.from("{}");
+		const adapter = await stage.adapter();
+		await adapter.publish(stage.channel("tx-auth"), body, {
+			raw: true,
+			headers: toHeaders(head, "application/json"),
+			groups: ["auth"],
+		});
+		await stage.send("auth", 3);
+		await stage.exactlyOnce(["auth"]);
+		await dead(stage, body, "LOTTOR_SIGNATURE_INVALID");
 	},
 
 	async "dates, buffers and big integers arrive, by CBOR"(stage) {

@@ -22,7 +22,8 @@ export interface PeerSpec {
 	readonly namespace: string;
 	readonly port: number;
 	readonly consumer: ConsumerSpec;
-	readonly stuck: boolean;
+	/** `stuck`: no handler ends; `deadly`: one with `{ kill: true }` ends its process. */
+	readonly mood: "well" | "stuck" | "deadly";
 }
 
 export const EFFECTS = "CREATE TABLE IF NOT EXISTS effects (message TEXT)";

@@ -91,9 +91,9 @@ export class DeliveryStage {
 	}
 
 	/** The same, where consumers are processes of their own. */
-	async startForPeers(): Promise<void> {
+	async startForPeers(options: CoordinatorOptions = {}): Promise<void> {
 		const transporter = new LoopbackTcp({ port: 0 });
-		await this.start({}, { transporter });
+		await this.start(options, { transporter });
 		this.#port = transporter.reader?.opts.port ?? 0;
 	}
 
@@ -102,14 +102,14 @@ export class DeliveryStage {
 		nodeID: string,
 		names: string | readonly string[],
 		work: Work,
-		options: Partial<ReliableMessageOptions> & { node?: BrokerOptions } = {},
+		options: Partial<ReliableMessageOptions> & { node?: BrokerOptions; file?: string } = {},
 	): Promise<ServiceBroker> {
-		const { node: more = {}, ...mixin } = options;
+		const { node: more = {}, file, ...mixin } = options;
 		const node = this.cluster.broker(nodeID, this.#nodeOptions(more));
 		for (const name of [names].flat()) {
-			await this.cluster.database(name, EFFECTS);
+			await this.cluster.database(file ?? name, EFFECTS);
 			node.createService(
-				consumerSchema(this.#consumer(name), work.handler, mixin) as ServiceSchema,
+				consumerSchema(this.#consumer(name, file), work.handler, mixin) as ServiceSchema,
 			);
 		}
 		await node.start();
@@ -117,14 +117,14 @@ export class DeliveryStage {
 	}
 
 	/** Starts a consumer in a process of its own. */
-	async peer(nodeID: string, name: string, stuck: boolean): Promise<Peer> {
+	async peer(nodeID: string, name: string, mood: PeerSpec["mood"]): Promise<Peer> {
 		await this.cluster.database(name, EFFECTS);
 		const spec: PeerSpec = {
 			nodeID,
 			namespace: this.namespace,
 			port: this.#port,
 			consumer: this.#consumer(name),
-			stuck,
+			mood,
 		};
 		const child = spawn(process.execPath, ["--no-warnings", PEER, JSON.stringify(spec)], {
 			stdio: ["pipe", "pipe", "inherit"],
@@ -167,8 +167,9 @@ export class DeliveryStage {
 	/**
 	 * What every case ends with: all that was committed took effect exactly once.
 	 * @param names the consumers that keep effects
+	 * @param files where they keep them, when not under their names
 	 */
-	async exactlyOnce(names: readonly string[]): Promise<void> {
+	async exactlyOnce(names: readonly string[], files = names): Promise<void> {
 		for (const id of this.#groups) await this.cluster.reached(id, "completed");
 		const sent: string[] = [];
 		for (const id of this.#groups) {
@@ -177,8 +178,8 @@ export class DeliveryStage {
 			}
 		}
 		const effects: string[] = [];
-		for (const name of names) {
-			const rows = await this.cluster.rows(name, "SELECT message FROM effects");
+		for (const file of files) {
+			const rows = await this.cluster.rows(file, "SELECT message FROM effects");
 			effects.push(...rows.map((row) => String(row["message"])));
 		}
 		const once = new Set(effects);
@@ -238,8 +239,8 @@ export class DeliveryStage {
 		}
 	}
 
-	#consumer(name: string) {
-		const file = join(this.cluster.folder, `${name}.db`);
+	#consumer(name: string, database = name) {
+		const file = join(this.cluster.folder, `${database}.db`);
 		return { name, file, delivery: this.delivery };
 	}
 
@@ -269,6 +270,14 @@ export class Peer {
 	/** Resolves once one of its handlers has written its effect. */
 	async handling(): Promise<void> {
 		await until(() => this.#lines.some((line) => line.startsWith("IN ")));
+	}
+
+	/** Resolves once it has ended. */
+	get ended(): Promise<unknown> {
+		const { exitCode, signalCode } = this.#child;
+		return exitCode === null && signalCode === null
+			? once(this.#child, "exit")
+			: Promise.resolve();
 	}
 
 	/** Ends it without a chance to say goodbye. */
