@@ -28,6 +28,9 @@ const ANSWER_WITHIN_MS = 50;
 const HOLD_MS = 200;
 const LONGEST_HOLD_MS = 10_000;
 
+/** The lane of what a broker has handed over before; no type has such a name. */
+const REPEATED = "\0repeated";
+
 /** A dead instance is missed within 10 s (R13); one that lives for longer has only lost the broker. */
 const ANNOUNCE_AGAIN_MS = 1_000;
 const ANNOUNCE_TRIES = 15;
@@ -244,8 +247,10 @@ export class Consumer {
 		};
 		this.#entries.set(envelope.id, entry);
 		const own = this.#types.get(envelope.type)?.concurrency;
+		// Whoever had a repeated one may have died of it: they run one by one, so that it is known of which.
+		if (repeated) this.#lanes.add(REPEATED, 1, entry);
 		// Types with a limit of their own have a lane of their own; the others share one.
-		if (own === undefined) this.#lanes.add("", this.#core.settings.concurrency, entry);
+		else if (own === undefined) this.#lanes.add("", this.#core.settings.concurrency, entry);
 		else this.#lanes.add(envelope.type, own, entry);
 		return entry;
 	}

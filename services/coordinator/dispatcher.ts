@@ -24,6 +24,9 @@ const PARK_MS = 5 * 60_000;
 /** How long a message waits after its consumer, or its broker, refused to take it. */
 const REFUSED_MS = 1_000;
 
+/** How long a message over which an instance ended waits for another such one. */
+const SUSPECT_MS = 200;
+
 const PLAIN_ROUTES: readonly PlainRoute[] = ["action", "channel"];
 
 type MessageChange = Extract<Change, { index: number }>;
@@ -302,7 +305,17 @@ export class Dispatcher {
 			this.#ready.delete(target);
 			return wait("maxInFlight reached");
 		}
-		flights.take(message.id, target);
+		// One by one, so that it is known of which message an instance died (R23).
+		const suspect = message.vanished > 0;
+		if (suspect && flights.hasSuspect(target)) {
+			return this.#change(group, message, {
+				type: "rescheduled",
+				delay: SUSPECT_MS,
+				parked: false,
+				why: "another message over which an instance ended goes first",
+			});
+		}
+		flights.take(message.id, target, suspect);
 		const { ackTimeout } = settings;
 		return this.#change(group, message, { type: "sent", storeId, instance: null, ackTimeout });
 	}

@@ -2,6 +2,8 @@ import type { Clock, Owner } from "../../protocol/index.ts";
 
 interface Flight {
 	readonly target: string;
+	/** Instances ended while they had it. */
+	readonly suspect: boolean;
 	/** When it no longer takes room, unless it is asked about until then. */
 	until: number;
 	instance: Owner | null;
@@ -43,12 +45,22 @@ export class Flights {
 		return Math.max(this.#limit - this.count(target), 0);
 	}
 
-	take(id: string, target: string): void {
+	/** @param suspect whether instances ended while they had it */
+	take(id: string, target: string, suspect = false): void {
 		const until = this.#clock.now() + this.#forgetAfter;
-		this.#byId.set(id, { target, until, instance: this.instanceOf(id) });
+		this.#byId.set(id, { target, suspect, until, instance: this.instanceOf(id) });
 		const ids = this.#byTarget.get(target);
 		if (ids) ids.add(id);
 		else this.#byTarget.set(target, new Set([id]));
+	}
+
+	/** Whether a message is under way to the target over which instances have ended. */
+	hasSuspect(target: string): boolean {
+		if (this.count(target) > 0) this.#forgetOld(target);
+		for (const id of this.#byTarget.get(target) ?? []) {
+			if (this.#byId.get(id)?.suspect) return true;
+		}
+		return false;
 	}
 
 	/** Notes to whom a message went. */
@@ -59,7 +71,7 @@ export class Flights {
 
 	/** The message is still with its target, and is asked about again after `delay` milliseconds. */
 	renew(id: string, target: string, delay: number): void {
-		this.take(id, target);
+		this.take(id, target, this.#byId.get(id)?.suspect ?? false);
 		const flight = this.#byId.get(id);
 		if (flight) flight.until += delay;
 	}

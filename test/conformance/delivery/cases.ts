@@ -16,7 +16,7 @@ import {
 	WIRE_VERSION,
 } from "../../../protocol/index.ts";
 import { until } from "../../support/until.ts";
-import { type DeliveryStage, Work } from "./stage.ts";
+import { type DeliveryStage, type Peer, Work } from "./stage.ts";
 
 /** @returns why the case is not for this way of delivery; undefined: it held */
 type Case = (stage: DeliveryStage) => Promise<string | undefined | void>;
@@ -117,8 +117,9 @@ export const CASES = {
 			return message?.state === "failed" ? message.error?.code : undefined;
 		};
 		let deaths = 0;
+		let peer: Peer | undefined;
 		while ((await failed()) === undefined) {
-			const peer = await stage.peer(`c${deaths}`, "auth", "deadly");
+			peer = await stage.peer(`c${deaths}`, "auth", "deadly");
 			await Promise.race([
 				peer.ended.then(() => deaths++),
 				until(async () => !!(await failed())),
@@ -128,6 +129,7 @@ export const CASES = {
 		if ((await failed()) !== "LOTTOR_CONSUMER_CRASHED") throw new Error(await failed());
 		await stage.reached(others, ({ state }) => state === "consumed");
 		// Mended consumers, and an operator.
+		await peer?.kill();
 		await stage.peer("mended", "auth", "well");
 		const items = [{ id: `${deadly[0]}.0` }];
 		await stage.cluster.brokers[0]?.call("lottor.messages.retry", { items });
