@@ -130,6 +130,8 @@ export type FactEvent =
 			readonly instance: Owner;
 			readonly living: readonly Owner[];
 			readonly maxVanished: number;
+			/** Milliseconds to the next ask, where nobody thought that it was under way. */
+			readonly ackTimeout: number;
 	  }
 	/** The inbox refuses copies below `minRevision`. */
 	| { readonly type: "fenced"; readonly minRevision: number };
@@ -774,7 +776,8 @@ function settle(message: MessageRecord, event: FactEvent, now: number): Step {
 	if (message.sends === 0) return refuse(message, "it was never sent");
 	const current = event.attempt === message.attempts + 1 && event.revision === message.revision;
 	if (event.type === "running") {
-		if (!current || message.state !== "delivering") return { outcome: { result: "already" } };
+		const open = message.state === "delivering" || message.state === "pending";
+		if (!current || !open) return { outcome: { result: "already" } };
 		return runsAgain(message, event, now);
 	}
 	if (event.type === "expired") {
@@ -809,11 +812,15 @@ function runsAgain(
 		return refuse(message, `it runs on ${before?.nodeID}`);
 	}
 	const vanished = message.vanished + (before === null ? 0 : 1);
-	// Too often: it is fenced and fails at once.
-	const nextAt = vanished >= event.maxVanished ? now : message.nextAt;
-	const next = { ...message, instance: event.instance, vanished, nextAt };
+	const due = message.state === "delivering" ? message.nextAt : now + event.ackTimeout;
+	const next = moved(message, "delivering", now, {
+		instance: event.instance,
+		vanished,
+		// Too often: it is fenced and fails at once.
+		nextAt: vanished >= event.maxVanished ? now : due,
+	});
 	return done(next, {
-		...entryOf(next, "running again", "delivering", event.instance.nodeID),
+		...entryOf(next, "running again", message.state, event.instance.nodeID),
 		data: { vanished },
 	});
 }

@@ -4,6 +4,7 @@ import {
 	type ConsumeAnswer,
 	type Envelope,
 	type Failure,
+	type ItemAnswer,
 	type ItemError,
 	LottorError,
 	messageOf,
@@ -32,8 +33,8 @@ const LONGEST_HOLD_MS = 10_000;
 const REPEATED = "\0repeated";
 
 /** A dead instance is missed within 10 s (R13); one that lives for longer has only lost the broker. */
-const ANNOUNCE_AGAIN_MS = 1_000;
-const ANNOUNCE_TRIES = 15;
+const ANNOUNCE_AGAIN_MS = 500;
+const ANNOUNCE_TRIES = 30;
 
 /** Why a copy below a fence can't run (R27). */
 const FENCED: Failure = {
@@ -73,6 +74,8 @@ export class Consumer {
 	/** A handler belongs to its message, not to the call or handler that happened to start it. */
 	readonly #outside = AsyncLocalStorage.snapshot();
 	#stopping = false;
+	/** No coordinator answered for as long as it is waited for. */
+	#unheard = false;
 
 	constructor(core: Core, types: ReadonlyMap<string, MessageType>, reports: Reports) {
 		this.#core = core;
@@ -290,12 +293,17 @@ export class Consumer {
 	async #mayRun(envelope: Envelope): Promise<"run" | "drop" | "keep"> {
 		const { owner } = this.#core;
 		const report = { ...this.#base(envelope), result: "running", owner } as const;
+		let answer: ItemAnswer | undefined;
 		for (let tries = 0; tries < ANNOUNCE_TRIES && !this.#stopping; tries++) {
-			const answer = await this.#reports.announce(envelope.coordinator, report);
+			answer = await this.#reports.announce(envelope.coordinator, report);
 			if (answer?.result === "stale") return "drop";
-			if (answer?.result !== "conflict") return "run";
+			if (answer) this.#unheard = false;
+			if (answer && answer.result !== "conflict") return "run";
+			// A process that has just started may not know any coordinator yet; one wait is for all.
+			if (!answer && this.#unheard) return "run";
 			await this.#pause(ANNOUNCE_AGAIN_MS);
 		}
+		this.#unheard = !answer;
 		return this.#stopping ? "keep" : "run";
 	}
 

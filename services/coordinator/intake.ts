@@ -415,6 +415,7 @@ export class Intake {
 				instanceID: one.instanceID,
 			})),
 			maxVanished: this.#engine.settings.maxVanished,
+			ackTimeout: this.#engine.settings.ackTimeout,
 		} as const;
 	}
 

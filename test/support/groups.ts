@@ -106,6 +106,7 @@ const DEFAULTS = {
 		instance: { nodeID: "c1", instanceID: "1" },
 		living: [],
 		maxVanished: 2,
+		ackTimeout: 10_000,
 	},
 	fenced: { minRevision: 1 },
 	retry: { who: "ann" },

@@ -239,6 +239,7 @@ function eventOf(message: MessageRecord | undefined, given: Step & { kind: "mess
 			instance: { nodeID: `c${off + 3}`, instanceID: "1" },
 			living: flag ? [{ nodeID: "c3", instanceID: "1" }] : [],
 			maxVanished: 2,
+			ackTimeout: 10_000,
 		},
 		fenced: {
 			type: "fenced",

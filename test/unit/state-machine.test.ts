@@ -613,6 +613,13 @@ describe("asking", () => {
 		steps.wait(5).on("running", { instance: at("c3") });
 		expect(steps.message).toMatchObject({ vanished: 2, nextAt: steps.now });
 		expect(steps.on("running", { instance: at("c4") }).result).toBe("stale");
+		// One that was taken for lost is under way after all.
+		const lost = delivering().on("unseen").wait(5).on("running");
+		expect(lost.message).toMatchObject({
+			state: "delivering",
+			sends: 1,
+			nextAt: lost.now + 10_000,
+		});
 		// Another attempt's copy is another matter, and so is one of a message that is settled.
 		expect(delivering().on("running", { attempt: 2 }).result).toBe("already");
 		expect(delivering().on("consumed").on("running").result).toBe("already");
