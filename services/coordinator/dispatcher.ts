@@ -47,6 +47,8 @@ export class Dispatcher {
 	readonly #underway = new Set<Promise<void>>();
 	/** How often the broker came back. */
 	#returns = 0;
+	/** Targets whose instances have stores of their own (R3). */
+	#partitioned: readonly string[] = [];
 	#stopped = false;
 
 	/** @param report stores a report that came as an answer of a node; tells whether it is stored */
@@ -74,6 +76,10 @@ export class Dispatcher {
 	/** What `decide` needs to start delivery with the commit itself. */
 	lease(): DispatchLease {
 		const { owner, settings } = this.#engine;
+		// Each call binds what it commits to one store of a partitioned target: the next one to another.
+		for (const target of this.#partitioned) {
+			if (this.#ready.has(target)) this.#refreshTarget(target);
+		}
 		return {
 			owner,
 			lease: settings.lease,
@@ -87,6 +93,7 @@ export class Dispatcher {
 		this.#ready.clear();
 		if (this.#stopped) return;
 		const { view, settings } = this.#engine;
+		this.#partitioned = [...view.targets].filter((target) => view.storeOf(target) === null);
 		for (const target of view.targets) this.#refreshTarget(target);
 		for (const service of view.services) {
 			for (const plain of PLAIN_ROUTES) {
