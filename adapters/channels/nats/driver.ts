@@ -164,12 +164,13 @@ export class NatsDriver implements Driver {
 			unstick: async () => {
 				const info = await this.#managing.consumers.info(streamOf(name), durableOf(group));
 				const { num_pending, num_waiting, num_ack_pending, delivered, ack_floor } = info;
-				const stuck = num_pending > 0 && num_waiting > 0 && num_ack_pending === 0;
+				const stuck = num_pending > 0 && num_waiting > 0;
 				const before = stuckAt;
 				stuckAt = stuck ? delivered.consumer_seq : undefined;
 				if (!stuck) remade = false;
 				if (!stuck || before !== stuckAt) return;
-				if (remade && (await this.#hasLost(name))) {
+				const held = num_ack_pending > 0;
+				if ((remade || held) && (await this.#hasLost(name))) {
 					this.#host.logger.error(
 						`NATS has lost what it confirmed for '${name}': its stream is made anew`,
 					);
@@ -178,6 +179,8 @@ export class NatsDriver implements Driver {
 					await this.makeConsumer(name, group, options);
 					return;
 				}
+				// Made anew, it would hand over again what others hold.
+				if (held) return;
 				remade = true;
 				// Seen with server 2.9, where a stream was deleted and made again at once.
 				this.#host.logger.warn(
