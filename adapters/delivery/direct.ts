@@ -184,7 +184,8 @@ function resultOf(given: unknown, instance: Owner): SendResult {
 		case "accepted":
 			return { result: "accepted", instance };
 		case "refused":
-			if (isRecord(answer.error)) return { result: "refused", error: itemError(answer.error) };
+			if (isRecord(answer.error))
+				return { result: "refused", error: itemError(answer.error) };
 	}
 	const error = itemError(new Error("no answer for the item"));
 	return { result: "unknown", instance, error, garbled: true };

@@ -119,7 +119,6 @@ export function ReliableMessage(options: ReliableMessageOptions): Partial<Servic
 			},
 			[PARTICIPANT_ACTIONS.status]: {
 				...ACTION,
-				// eslint-disable-next-line @typescript-eslint/require-await
 				async handler(this: Service, ctx: BatchContext): Promise<ParticipantStatus[]> {
 					return itemsOf(ctx.params).map(() => participantOf(this).status());
 				},

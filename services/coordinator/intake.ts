@@ -11,7 +11,6 @@ import {
 	type Decision,
 	type ErrorCode,
 	ERRORS,
-	type Failure,
 	GUARANTEES,
 	HIGHEST_COUNT,
 	isGroupId,
@@ -386,7 +385,9 @@ export class Intake {
 							attempt,
 							revision,
 							who,
-							error: failureOf(record<Record<string, unknown>>(report.error, "error")),
+							error: failureOf(
+								record<Record<string, unknown>>(report.error, "error"),
+							),
 							policy:
 								report.policy === undefined
 									? this.#engine.settings.retry

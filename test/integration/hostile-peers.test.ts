@@ -165,7 +165,10 @@ const GARBAGE: readonly unknown[] = [
 	{ result: "failed" },
 	{ result: "failed", report: {} },
 	{ result: "failed", report: { attempt: 1, revision: 0, error: null } },
-	{ result: "failed", report: { attempt: 1, revision: 0, policy: { retries: 1e400 } } },
+	{
+		result: "failed",
+		report: { attempt: 1, revision: 0, policy: { retries: Number.POSITIVE_INFINITY } },
+	},
 	{ result: { toString: 1 } },
 	{ result: "refused" },
 	{ result: "reported" },

@@ -169,7 +169,7 @@ function changed(value: unknown, path: Path, change: (found: unknown) => unknown
 	if (key === undefined) return change(value);
 	const parent = value as Record<string | number, unknown>;
 	const made = changed(parent[key], rest, change);
-	if (made === undefined && rest.length === 0) delete parent[key];
+	if (made === undefined && rest.length === 0) Reflect.deleteProperty(parent, key);
 	else
 		Object.defineProperty(parent, key, {
 			value: made,

@@ -80,7 +80,12 @@ class HandAdapter implements ChannelAdapter {
 
 	/** Hands a message to whoever subscribed. */
 	hand({ channel, body, options }: Published): Promise<unknown> {
-		return this.channels.get(channel)?.handler(body, options, { body: Buffer.alloc(0), repeated: false }) ?? Promise.resolve();
+		return (
+			this.channels
+				.get(channel)
+				?.handler(body, options, { body: Buffer.alloc(0), repeated: false }) ??
+			Promise.resolve()
+		);
 	}
 }
 

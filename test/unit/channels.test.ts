@@ -29,6 +29,26 @@ describe("R33 what may be committed of a partition", () => {
 		expect(log.committable()).toBe(4n);
 	});
 
+	test("R23 whom somebody may have had before: the first ones since, up to the end at that time", () => {
+		const log = new PartitionLog();
+		log.take(record(3), 5n);
+		log.take(record(9), 10n);
+		expect([3, 4, 5, 9].map((offset) => log.mayRepeat(BigInt(offset), 10))).toEqual([
+			true,
+			true,
+			false,
+			false,
+		]);
+		expect(log.mayRepeat(4n, 1)).toBe(false);
+		log.reassigned();
+		log.take(record(9), 12n);
+		expect([9, 11, 12].map((offset) => log.mayRepeat(BigInt(offset), 10))).toEqual([
+			true,
+			true,
+			false,
+		]);
+	});
+
 	test("what is being handled here is not begun again when it is fetched again", () => {
 		const log = new PartitionLog();
 		log.take(record(1));

@@ -137,7 +137,8 @@ export class KafkaConsumer implements Consumer {
 			}
 			if (over()) return;
 			const record = { offset: BigInt(message.offset), timestamp: message.timestamp };
-			if (log.take(record)) this.#take(log, record, batch.partition, message);
+			if (log.take(record, BigInt(batch.highWatermark)))
+				this.#take(log, record, batch.partition, message);
 			payload.resolveOffset(message.offset);
 		}
 		await payload.heartbeat();

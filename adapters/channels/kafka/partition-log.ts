@@ -15,12 +15,16 @@ export class PartitionLog {
 	/** After the last record taken. */
 	#next = 0n;
 	#assigned = false;
-	/** The first record that came since the partition was assigned. */
+	/** The first record that came since the partition was assigned, and the end at that time. */
 	#first = 0n;
+	#end = 0n;
 
-	/** @returns whether the record is new: else it is being handled, or done and not committed yet */
-	take({ offset, timestamp }: RecordId): boolean {
-		if (!this.#assigned) this.#begin(offset);
+	/**
+	 * @param end after the last record that the partition had when this one was fetched
+	 * @returns whether the record is new: else it is being handled, or done and not committed yet
+	 */
+	take({ offset, timestamp }: RecordId, end = offset + 1n): boolean {
+		if (!this.#assigned) this.#begin(offset, end);
 		const known = this.#known.get(offset);
 		if (known?.timestamp === timestamp) return false;
 		// Another record where one has been: the topic was made anew, or the group was set back.
@@ -37,7 +41,7 @@ export class PartitionLog {
 	 * @param inFlight records that a consumer has at once
 	 */
 	mayRepeat(offset: bigint, inFlight: number): boolean {
-		return offset < this.#first + BigInt(inFlight);
+		return offset < this.#end && offset < this.#first + BigInt(inFlight);
 	}
 
 	/** The record is done. */
@@ -67,9 +71,10 @@ export class PartitionLog {
 	}
 
 	/** Records before the offset have meanwhile been others' business. */
-	#begin(offset: bigint): void {
+	#begin(offset: bigint, end: bigint): void {
 		this.#assigned = true;
 		this.#first = offset;
+		this.#end = end;
 		for (const known of this.#known.keys()) if (known < offset) this.#known.delete(known);
 		if (this.#known.size === 0) this.#next = offset;
 	}

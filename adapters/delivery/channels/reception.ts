@@ -57,10 +57,7 @@ export function receive(link: Link, receiver: Receiver): Reception {
 		};
 		const take = async (payload: unknown, incoming: Incoming): Promise<void> => {
 			try {
-				const end = await receiver.handle(
-					read(payload, incoming),
-					incoming.repeated,
-				);
+				const end = await receiver.handle(read(payload, incoming), incoming.repeated);
 				if (end === "done") return;
 			} catch (error) {
 				count(broker, channel);
