@@ -131,7 +131,7 @@ class Hand {
 }
 
 async function handWith(name: (typeof SERIALIZERS)[number], secret?: string): Promise<Hand> {
-	const hand = new Hand(Serializers.resolve(name) as Serializers.Base, secret);
+	const hand = new Hand(Serializers.resolve(name), secret);
 	await new Promise(setImmediate);
 	return hand;
 }
