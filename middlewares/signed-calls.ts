@@ -44,7 +44,11 @@ const REFUSED = "moleculer.lottor.calls.refused.total";
 
 type Call = (action: string, params?: unknown, options?: CallOptions) => Promise<unknown>;
 type Handler = (ctx: Context) => unknown;
-type CallOptions = { readonly headers?: object; readonly nodeID?: string } & object;
+type CallOptions = {
+	readonly headers?: object;
+	readonly nodeID?: string;
+	readonly retries?: number;
+} & object;
 
 /** A handler's result on its way back. */
 interface SignedAnswer {
@@ -113,7 +117,8 @@ export function SignedCalls(options: SignedCallsOptions): Middleware {
 			textOf(params ?? {}, action),
 		);
 		const headers = { ...given.headers, [HEADER]: `${ticket}.${signature}` };
-		const answer = await next(action, params, { ...given, nodeID, headers });
+		// Moleculer's own retry would send the same signature again, which holds once.
+		const answer = await next(action, params, { ...given, nodeID, headers, retries: 0 });
 		return resultOf(answer, action, nodeID, signature);
 	}
 

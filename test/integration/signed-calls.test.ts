@@ -8,7 +8,13 @@ import { Loggers, type Middleware, ServiceBroker, type ServiceSchema } from "mol
 
 import { SignedCalls } from "../../middlewares/signed-calls.ts";
 import { reliableOf, ReliableMessage } from "../../mixins/reliable-message/index.ts";
-import { type Clock, newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
+import {
+	type Clock,
+	LottorError,
+	newGroupId,
+	systemClock,
+	systemRandom,
+} from "../../protocol/index.ts";
 import { Coordinator, type GroupView } from "../../services/coordinator/index.ts";
 import { until } from "../support/until.ts";
 
@@ -56,6 +62,8 @@ async function node(nodeID: string, secret: string | undefined, ...schemas: Serv
 		logger: new LineLogger(),
 		logLevel: "trace",
 		metrics: true,
+		// Lottor's own calls are not repeated by it.
+		retryPolicy: { enabled: true, retries: 2, delay: 1 },
 		transporter: "Fake",
 		registry: { stopDelay: 0 },
 		middlewares: secret === undefined ? [] : [SignedCalls({ secret, clock }), wiretap],
@@ -277,6 +285,24 @@ test("a check-back that a stranger answers under a producer's name and store dec
 	const { group } = await lottor.call<GroupView, object>("lottor.groups.get", { id });
 	expect(group.state).toBe("prepared");
 	expect(refused(lottor)).toBeGreaterThan(0);
+});
+
+test("R28 a retryable failure comes back as it is where Moleculer's retries are on: a signature holds once", async () => {
+	let calls = 0;
+	await node("fake", SECRET, {
+		name: "lottor",
+		actions: {
+			health: () => {
+				calls++;
+				throw new LottorError("LOTTOR_STORE_UNAVAILABLE", "not now");
+			},
+		},
+	});
+	const admin = await node("admin", SECRET);
+	await admin.waitForServices("lottor");
+	const failed = expect.objectContaining({ type: "LOTTOR_STORE_UNAVAILABLE" });
+	await expect(admin.call("lottor.health")).rejects.toEqual(failed);
+	expect(calls).toBe(1);
 });
 
 test("the secret is in no line of the log, no setting and no option that a node tells", async () => {
