@@ -88,6 +88,8 @@ export type SchedulingEvent =
 			readonly delay: number;
 			readonly parked: boolean;
 			readonly why: string;
+			/** To whom the message went, where that is known: it may be gone, which counts (R23). */
+			readonly instance?: Owner | null;
 	  }
 	| { readonly type: "asked"; readonly answer: "running" | "none"; readonly delay: number }
 	| { readonly type: "unseen"; readonly vanished: boolean }
@@ -660,6 +662,7 @@ function schedule(
 			nextAt: now + event.delay,
 			parked: event.parked,
 			waiting: event.why,
+			instance: event.instance ?? message.instance,
 		};
 		if (message.waiting === event.why) return { outcome: { result: "done" }, message: next };
 		return done(next, {

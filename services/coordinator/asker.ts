@@ -108,11 +108,12 @@ export class Asker {
 		if (instances.length === 0) {
 			const { arrivals } = view;
 			const why = `no living instance of ${first.target} with the store that the message is bound to`;
-			await this.#applyAll(dues, () => ({
+			await this.#applyAll(dues, ({ message }) => ({
 				type: "rescheduled",
 				delay: PARK_MS,
 				parked: true,
 				why,
+				instance: this.#engine.flights.instanceOf(message.id),
 			}));
 			if (view.arrivals !== arrivals) this.#dispatcher.wakeAgain([first.target]);
 			return;

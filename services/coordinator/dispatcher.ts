@@ -416,6 +416,7 @@ export class Dispatcher {
 						delay: 0,
 						parked: false,
 						why,
+						instance: result.instance,
 					}),
 				]);
 				return false;

@@ -56,9 +56,11 @@ export class Flights {
 
 	/** Whether a message is under way to the target over which instances have ended. */
 	hasSuspect(target: string): boolean {
-		if (this.count(target) > 0) this.#forgetOld(target);
+		const now = this.#clock.now();
 		for (const id of this.#byTarget.get(target) ?? []) {
-			if (this.#byId.get(id)?.suspect) return true;
+			const flight = this.#byId.get(id);
+			// An old one is not landed: to whom it went is still asked for.
+			if (flight?.suspect && flight.until > now) return true;
 		}
 		return false;
 	}

@@ -598,6 +598,15 @@ describe("asking", () => {
 		expect(steps.on("sent").result).toBe("done");
 	});
 
+	it("R23: to whom a message went is kept while it waits, and forgotten by its next send", () => {
+		const instance = { nodeID: "c1", instanceID: "1" };
+		const steps = committed().on("sent", { instance: null }).on("rescheduled", { instance });
+		expect(steps.message.instance).toEqual(instance);
+		expect(steps.on("rescheduled").message.instance).toEqual(instance);
+		steps.on("unseen", { vanished: true }).on("sent", { instance: null });
+		expect(steps.message).toMatchObject({ instance: null, vanished: 1 });
+	});
+
 	it("R23: a copy that runs again counts whom it has killed, and fails once they are too many", () => {
 		const at = (nodeID: string) => ({ nodeID, instanceID: "1" });
 		const steps = committed().on("sent", { instance: null });
