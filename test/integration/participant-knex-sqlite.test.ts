@@ -14,7 +14,13 @@ import { SQL } from "../../adapters/participant-store/knex/rows.ts";
 import { sqlite } from "../../adapters/participant-store/knex/sqlite.ts";
 import { reliableOf } from "../../mixins/reliable-message/index.ts";
 import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
-import { newSqlitePlace, safePool, type Sqlite, type SqlitePlace } from "../support/knex-sqlite.ts";
+import {
+	clientOf,
+	newSqlitePlace,
+	safePool,
+	type Sqlite,
+	type SqlitePlace,
+} from "../support/knex-sqlite.ts";
 import { TestCluster } from "../support/lottor.ts";
 import { ManualClock, settle } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
@@ -318,12 +324,12 @@ test("producer and consumer with one Knex instance: each message takes effect on
 	const broker = lottor.broker("node");
 	lottor.coordinator(broker);
 	const user = lottor.participant(broker, "user", {}, { store: knex });
-	const handler = async (ctx: { params: { name: string } }, tx: TxBase) =>
+	const handler = async (ctx: { params: unknown }, tx: TxBase) =>
 		void (await (tx as KnexTx).trx("effect").insert(ctx.params));
-	lottor.participant(broker, "auth", { grant: { handler } } as never, { store: knex });
+	lottor.participant(broker, "auth", { grant: { handler } }, { store: knex });
 	await broker.start();
 	const create = (name: string, on: (tx: KnexTx) => Knex) =>
-		reliableOf(user).transaction(
+		reliableOf<{ auth: { grant: { name: string } } }>(user).transaction(
 			null,
 			[{ target: "auth", type: "grant", payload: { name } }],
 			async (tx) => on(tx as KnexTx)("business").insert({ name }),
@@ -372,7 +378,7 @@ describe("a Knex instance on SQLite is refused at start (LOTTOR_STORE_UNUSABLE)"
 				connection: {
 					filename: place.path,
 					options: { readonly: true },
-				} as Knex.Sqlite3ConnectionConfig,
+				},
 				pool: {
 					afterCreate: (db: Sqlite, done: (error: unknown, db: Sqlite) => void) =>
 						done(null, db),
@@ -433,9 +439,10 @@ describe("a Knex instance on SQLite is refused at start (LOTTOR_STORE_UNUSABLE)"
 			},
 		});
 		const on = await open(lax);
-		const connection: unknown = await lax.client.acquireConnection();
-		Object.assign(connection as object, { __knex__disposed: "by the test" });
-		await lax.client.releaseConnection(connection);
+		const client = clientOf(lax);
+		const connection = await client.acquireConnection();
+		Object.assign(connection, { __knex__disposed: "by the test" });
+		await client.releaseConnection(connection);
 
 		expect(await run(groupId(), async () => undefined, on)).toMatchObject({
 			state: "rolledBack",
@@ -444,7 +451,7 @@ describe("a Knex instance on SQLite is refused at start (LOTTOR_STORE_UNUSABLE)"
 	});
 
 	it("another driver of SQLite is no store at all (LOTTOR_INVALID_OPTIONS)", () => {
-		const client = class extends (knex.client.constructor as typeof Knex.Client) {};
+		const client = class extends (clientOf(knex).constructor as typeof Knex.Client) {};
 		Object.assign(client.prototype, { driverName: "sqlite3" });
 		const other = place.knex({ client });
 		expect(() => knexParticipantStore(other)).toThrow(

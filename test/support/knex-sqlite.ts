@@ -6,6 +6,7 @@ import makeKnex, { type Knex } from "knex";
 
 /** What is used of a connection of better-sqlite3. */
 export interface Sqlite {
+	close(): void;
 	exec(sql: string): unknown;
 	pragma(sql: string): unknown;
 	prepare(sql: string): SqliteStatement;
@@ -41,6 +42,17 @@ export function safePool(also: (db: Sqlite) => void = () => undefined): Knex.Poo
 	};
 }
 
+/** What tests use of a Knex client, which has no type of its own. */
+export interface SqliteClient {
+	acquireConnection(): Promise<Sqlite>;
+	acquireRawConnection(): Promise<Sqlite>;
+	releaseConnection(connection: Sqlite): Promise<void>;
+}
+
+export function clientOf(knex: Knex): SqliteClient {
+	return knex.client as SqliteClient;
+}
+
 export function newSqlitePlace(): SqlitePlace {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-knex-"));
 	const path = join(folder, "a.db");
@@ -66,10 +78,7 @@ export function newSqlitePlace(): SqlitePlace {
 	const place: SqlitePlace = {
 		path,
 		async connection() {
-			const { client } = place.knex() as unknown as {
-				client: { acquireRawConnection(): Promise<Sqlite> };
-			};
-			const connection = await client.acquireRawConnection();
+			const connection = await clientOf(place.knex()).acquireRawConnection();
 			taken.push(connection);
 			return connection;
 		},
@@ -90,8 +99,7 @@ export function newSqlitePlace(): SqlitePlace {
 			fault = { beginning, when, code };
 		},
 		async remove() {
-			for (const connection of taken)
-				await knexes[0]?.client.destroyRawConnection(connection);
+			for (const connection of taken) connection.close();
 			await Promise.all(knexes.map((knex) => knex.destroy()));
 			rmSync(folder, { recursive: true, force: true });
 		},

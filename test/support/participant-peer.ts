@@ -52,8 +52,8 @@ async function work(): Promise<void> {
 
 interface Library {
 	readonly store: ParticipantStore;
-	makeTable(sql: string): Promise<void>;
-	insert(tx: TxBase, id: string): Promise<void>;
+	readonly makeTable: (sql: string) => Promise<void>;
+	readonly insert: (tx: TxBase, id: string) => Promise<void>;
 }
 
 function withoutKnex(path: string): Library {
