@@ -17,14 +17,17 @@ import {
 	resolveCoordinatorStore,
 } from "../adapters/coordinator-store/index.ts";
 import { newStoreId, systemClock, systemRandom } from "../protocol/index.ts";
+import { setClock } from "../scripts/seed-data/clock.ts";
+import { sequence } from "../scripts/seed-data/random.ts";
+import { every, seed } from "../scripts/seed-data/seed.ts";
 import type { Overview } from "../services/admin/api/index.ts";
 import { LottorAdmin, newAdminToken } from "../services/admin/index.ts";
 import { Coordinator } from "../services/coordinator/index.ts";
-import { seed, SEEDED_FIELDS } from "./admin-data.ts";
 
 const LIST_BAR_MS = 100;
 const OVERVIEW_BAR_MS = 300;
-const SPAN_MS = 6 * 86_400_000;
+const DAYS = 6;
+const SEARCH_FIELDS = ["order", "customer.id"];
 
 interface Run {
 	readonly store: string;
@@ -46,27 +49,27 @@ function queriesOf(now: number): readonly (readonly [query: string, bar: number]
 		"groups?states=prepared,committed&total=true",
 		"groups?source=user",
 		"groups?target=mail",
-		"groups?type=invoice",
-		"groups?errorCode=STOCK_TOO_LOW&total=true",
+		"groups?type=create-invoice",
+		"groups?errorCode=OUT_OF_STOCK&total=true",
 		"groups?idPrefix=0",
 		"groups?conflict=true",
 		`groups?since=${day}&total=true`,
-		`groups?since=${day}&until=${day + 3_600_000}&states=completed&source=shop`,
-		"groups?text=ada7%40example.com",
-		"groups?text=o-4711",
+		`groups?since=${day}&until=${day + 3_600_000}&states=completed&source=shop.order`,
+		"groups?text=1007",
+		"groups?text=484711",
 		"groups?text=mail&total=true",
 		"groups?text=nothing-has-this",
 		"groups?source=user&target=mail&total=true",
-		"groups?source=billing&target=ledger&type=post-entry&states=completed&conflict=false",
-		"groups?source=user&states=inDoubt&target=auth&sort=oldest",
-		"groups?fields=user.email,amount&limit=50",
+		"groups?source=v2.payment&target=v2.ledger&type=book&states=completed&conflict=false",
+		"groups?source=catalog.import&states=inDoubt&target=search&sort=oldest",
+		"groups?fields=customer.name,total.amount&limit=50",
 		"messages",
 		"messages?states=failed&total=true",
 		"messages?states=consumed&target=auth",
-		"messages?type=reserve&source=shop",
-		"messages?errorCode=CARD_DECLINED",
-		"messages?text=grace",
-		"messages?states=failed&source=user&type=invoice&total=true",
+		"messages?type=reserve-stock&source=shop.order",
+		"messages?errorCode=LOTTOR_HANDLER_TIMEOUT",
+		"messages?text=1007",
+		"messages?states=failed&source=user&type=create-invoice&total=true",
 		"messages/errors",
 		"facets",
 		"stats/rates",
@@ -121,24 +124,20 @@ function mongodb(fill: number): Subject | undefined {
 }
 
 async function fill(url: string, groups: number, log: (text: string) => void): Promise<void> {
-	let now = Date.now() - SPAN_MS;
-	const clock = { now: () => now, after: () => ({ cancel: () => undefined }) };
-	const store: CoordinatorStore = resolveCoordinatorStore(url, "--stores", {
-		clock,
-		random: systemRandom,
-	});
+	const now = Date.now();
+	const clock = setClock(now);
+	const store = resolveCoordinatorStore(url, "--stores", { clock, random: systemRandom });
 	await store.open();
 	const began = performance.now();
-	await seed(
-		store,
+	const progress = every(100_000, (stored) => log(`  ${stored} groups`));
+	await seed(store, clock, {
 		groups,
-		(done) => {
-			now = Math.round(Date.now() - SPAN_MS * (1 - done / groups));
-		},
-		(done) => {
-			if (done % 100_000 === 0) log(`  ${done} groups`);
-		},
-	);
+		days: DAYS,
+		now,
+		random: sequence(groups),
+		searchFields: SEARCH_FIELDS,
+		progress,
+	});
 	await store.close();
 	log(`  filled in ${Math.round((performance.now() - began) / 1_000)} s`);
 }
@@ -159,7 +158,7 @@ function untouched(url: string): CoordinatorStore {
 async function measure(subject: Subject, only: string, rounds: number): Promise<Run[]> {
 	const broker = new ServiceBroker({ nodeID: "bench", logger: false });
 	broker.createService(
-		Coordinator({ store: untouched(subject.url), searchFields: SEEDED_FIELDS }),
+		Coordinator({ store: untouched(subject.url), searchFields: SEARCH_FIELDS }),
 	);
 	const { token, entry } = newAdminToken("bench", "admin");
 	broker.createService(LottorAdmin({ port: 0, tokens: [entry] }));

@@ -5,7 +5,7 @@ import { resolveCoordinatorStore } from "../adapters/coordinator-store/index.ts"
 import { messageOf, systemRandom } from "../protocol/index.ts";
 import { readSettings } from "../services/settings.ts";
 import { setClock } from "./seed-data/clock.ts";
-import { seed } from "./seed-data/seed.ts";
+import { every, seed } from "./seed-data/seed.ts";
 
 const HELP = `npm run seed-data -- [--groups 10000] [--days 30]
 
@@ -40,9 +40,8 @@ async function main(): Promise<number> {
 			days,
 			now,
 			random: systemRandom,
-			progress(stored) {
-				if (stored % 10_000 === 0) console.log(`${stored} groups`);
-			},
+			searchFields: settings.searchFields,
+			progress: every(10_000, (stored) => console.log(`${stored} groups`)),
 		});
 	} finally {
 		await store.close();

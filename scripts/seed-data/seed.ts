@@ -10,6 +10,7 @@ import {
 	type Random,
 	type RetryTimes,
 } from "../../protocol/index.ts";
+import { searchTerms } from "../../services/payload-paths.ts";
 import { BUSINESS, type Business, FAILURES, payloadOf } from "./words.ts";
 
 /** A clock that is set by hand. */
@@ -28,7 +29,9 @@ export interface SeedOptions {
 	/** Milliseconds since 1970. */
 	readonly now: number;
 	readonly random: Random;
-	/** Told how many are stored so far. */
+	/** Payload fields that messages can be found by, as the coordinator has them; none unless given. */
+	readonly searchFields?: readonly string[];
+	/** Told how many are stored so far, after each batch. */
 	readonly progress?: (stored: number) => void;
 }
 
@@ -73,6 +76,15 @@ export async function seed(
 	clock.set(options.now);
 }
 
+/** @returns a {@link SeedOptions.progress} that tells of every so many groups only */
+export function every(step: number, tell: (stored: number) => void): (stored: number) => void {
+	let told = 0;
+	return (stored) => {
+		const passed = stored - (stored % step);
+		if (passed > told) tell((told = passed));
+	};
+}
+
 interface Planned {
 	readonly group: NewGroup;
 	readonly fate: Fate;
@@ -115,7 +127,8 @@ function shared(parts: readonly { at: number; weight: number }[], groups: number
 	});
 }
 
-function plan(n: number, at: number, clock: Clock, { now, random }: SeedOptions): Planned {
+function plan(n: number, at: number, clock: Clock, options: SeedOptions): Planned {
+	const { now, random, searchFields = [] } = options;
 	const business = pick(random);
 	const id = newGroupId(clock, random);
 	const recent = now - at < 6 * HOUR;
@@ -130,6 +143,7 @@ function plan(n: number, at: number, clock: Clock, { now, random }: SeedOptions)
 			maxAttempts: null,
 			orderingKey: null,
 			plain: false as const,
+			terms: searchTerms(content, searchFields),
 		};
 	});
 	const instance = 1 + Math.floor(random.fraction() * 3);
