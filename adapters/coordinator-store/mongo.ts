@@ -381,7 +381,7 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	}
 
 	failures(): Promise<FailureKind[]> {
-		return this.#call(() => countFailures(this.#opened()));
+		return this.#call(() => countFailures(this.#opened(), this.#counters));
 	}
 
 	activity(step: ActivityStep, since: number, until: number): Promise<Activity[]> {

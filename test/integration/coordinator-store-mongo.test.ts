@@ -21,7 +21,7 @@ import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { LottorAdmin } from "../../services/admin/index.ts";
 import { Coordinator } from "../../services/coordinator/index.ts";
 import { FaultProxy } from "../support/fault-proxy.ts";
-import { dispatchTo, newGroup } from "../support/groups.ts";
+import { dispatchTo, FATAL, newGroup, RETRY } from "../support/groups.ts";
 import { TestCluster } from "../support/lottor.ts";
 import { http, portOf } from "../support/http.ts";
 import { dropDatabase, ownDatabase } from "../support/mongo-stores.ts";
@@ -54,14 +54,36 @@ async function opened(options: MongoCoordinatorStoreOptions): Promise<Coordinato
 	return store;
 }
 
-/** Prepares, commits and consumes one group. @returns its id, once every step was acknowledged */
-async function threeSteps(store: CoordinatorStore): Promise<string> {
+/** Prepares and commits one group. @returns its id */
+async function committed(store: CoordinatorStore): Promise<string> {
 	const group = fresh();
 	const { id } = group;
 	await store.insert([group]);
 	const dispatch = dispatchTo("auth");
 	await store.decide([{ id, to: "committed", by: "producer", who: "user", dispatch }]);
+	return id;
+}
+
+/** Prepares, commits and consumes one group. @returns its id, once every step was acknowledged */
+async function threeSteps(store: CoordinatorStore): Promise<string> {
+	const id = await committed(store);
 	await store.apply([{ id, index: 0, event: { type: "consumed", revision: 0, who: "auth" } }]);
+	return id;
+}
+
+/** Prepares and commits one group; its message fails for good. @returns its id */
+async function failedOnce(store: CoordinatorStore, code: string): Promise<string> {
+	const id = await committed(store);
+	const event = {
+		type: "failed",
+		attempt: 1,
+		revision: 0,
+		error: { ...FATAL, code },
+		policy: RETRY,
+		fraction: 0.5,
+		who: "auth",
+	} as const;
+	await store.apply([{ id, index: 0, event }]);
 	return id;
 }
 
@@ -297,6 +319,68 @@ withServer(mongodb, "coordinator store mongo on DocumentDB", (server) => {
 			await counters.deleteMany({});
 			const last = await opened({ url });
 			expect(await last.stats()).toEqual(stats);
+		});
+
+		test("two that count anew at once correct once", async () => {
+			const url = await database();
+			const store = await opened({ url });
+			await threeSteps(store);
+			await failedOnce(store, "E_ONE");
+			const [stats, failures] = [await store.stats(), await store.failures()];
+			await store.close();
+			const client = new MongoClient(url);
+			cleanups.push(() => client.close());
+			const counters = client.db().collection<{ _id: string }>("lottor_counters");
+			for (let round = 0; round < 5; round++) {
+				await counters.updateMany({ count: { $exists: true } }, { $inc: { count: 3 } });
+				await counters.updateOne(
+					{ _id: "standing" },
+					{ $inc: { "group.completed": -1 }, $set: { "open.dead": 1 } },
+				);
+				const both = await Promise.all([opened({ url }), opened({ url })]);
+				await Promise.all(both.map((one) => one.close()));
+				const next = await opened({ url });
+				expect(await next.stats()).toEqual(stats);
+				expect(await next.failures()).toEqual(failures);
+				await next.close();
+			}
+		});
+
+		test("counts failures anew after a process that died, and where they were never counted", async () => {
+			const url = await database();
+			const store = await opened({ url });
+			await failedOnce(store, "E_ONE");
+			// Half of a character, as a text that is cut has at its end.
+			const odd = await failedOnce(store, "E_TWO \ud83d");
+			const last = await failedOnce(store, "E_ONE");
+			const failures = await store.failures();
+			expect(failures).toMatchObject([
+				{ errorCode: "E_ONE", messages: 2, newest: { group: last } },
+				{ errorCode: "E_TWO \ufffd", messages: 1, newest: { group: odd } },
+			]);
+			await store.close();
+			const client = new MongoClient(url);
+			cleanups.push(() => client.close());
+			const counters = client.db().collection<{ _id: string }>("lottor_counters");
+			const counted = { count: { $exists: true } };
+			const soon = async () => {
+				const next = await opened({ url });
+				await until(async () => {
+					return JSON.stringify(await next.failures()) === JSON.stringify(failures);
+				});
+				await next.close();
+			};
+
+			await counters.updateMany(counted, { $inc: { count: 3 } });
+			await counters.updateOne({ _id: "standing" }, { $set: { "open.dead": 1 } });
+			await soon();
+			await counters.deleteMany(counted);
+			await counters.updateOne({ _id: "standing" }, { $unset: { failures: "" } });
+			await soon();
+			expect(await counters.countDocuments({ failures: 1 })).toBe(1);
+			await counters.deleteMany({});
+			const again = await opened({ url });
+			expect(await again.failures()).toEqual(failures);
 		});
 
 		test("claims, lists, wakes and purges are ranges of an index", async () => {

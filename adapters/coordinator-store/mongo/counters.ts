@@ -8,6 +8,7 @@ import {
 	type MessageState,
 } from "../../../protocol/index.ts";
 import { isServerFault } from "./connection.ts";
+import type { FailedMessage } from "./documents.ts";
 import { Gatherer } from "./gather.ts";
 import { type Collections, INDEXES } from "./schema.ts";
 
@@ -15,6 +16,10 @@ const STANDING = "standing";
 /** Groups that one round of a recount takes, so that none takes long. */
 const ROUND = 10_000;
 const MOST_A_BATCH = 5_000;
+/** Begins the ids of documents that count failures, and their paths. */
+const FAILED = "failed.";
+/** Of the standing document, once failures are counted, too. */
+const COUNTED = { $set: { failures: 1 } } as const;
 
 /** What only grows, but for purges. */
 const GROWING = new Set([
@@ -24,15 +29,28 @@ const GROWING = new Set([
 	"message.discarded",
 ]);
 
-/** The one document that has them: how many there are of each kind, by `group.completed` and so on. */
+/**
+ * `standing` has how many there are of each kind, by `group.completed` and so on. Kinds of failures,
+ * of which there may be many, have a document each: `count` messages.
+ */
 export interface CountersDocument {
 	readonly _id: string;
+	readonly count?: number;
 	readonly group?: Readonly<Record<string, number>>;
 	readonly message?: Readonly<Record<string, number>>;
 	/** Pending and delivering messages by target, as {@link keyOf} writes it. */
 	readonly backlog?: Readonly<Record<string, number>>;
 	/** Processes that add to it and have not closed. */
 	readonly open?: Readonly<Record<string, 1>>;
+	/** Whether failures are counted, too. */
+	readonly failures?: 1;
+	/** How often they were corrected. */
+	readonly corrections?: number;
+}
+
+/** Failed messages of one kind. */
+export interface FailedCount extends Omit<FailedMessage, "index"> {
+	readonly messages: number;
 }
 
 export interface Counts {
@@ -63,11 +81,17 @@ export class Counters {
 		this.#mark = `open.${id}`;
 		this.#gatherer = new Gatherer(
 			async (batch) => {
-				const increments = Object.fromEntries(sumOf(batch));
+				const sums = sumOf(batch);
+				const standing = standingOf(sums);
 				await this.#own().updateOne(
 					{ _id: STANDING },
-					{ $inc: increments, $set: { [this.#mark]: 1 as const } },
+					{
+						$set: { [this.#mark]: 1 as const },
+						...(standing.length > 0 && { $inc: Object.fromEntries(standing) }),
+					},
 				);
+				// An error would have it all added again.
+				await this.#addFailures(sums).catch(() => this.lost());
 				return batch.map(() => undefined);
 			},
 			MOST_A_BATCH,
@@ -81,12 +105,15 @@ export class Counters {
 		const found = await this.#own().findOne({ _id: STANDING });
 		if (!found) {
 			const counted = await this.#recount();
-			await this.#own().updateOne(
+			const { upsertedCount } = await this.#own().updateOne(
 				{ _id: STANDING },
 				{ $setOnInsert: nested(counted) },
 				{ upsert: true },
 			);
-		} else if (Object.keys(found.open ?? {}).length > 0) {
+			if (upsertedCount === 0) return;
+			await this.#addFailures(counted);
+			await this.#own().updateOne({ _id: STANDING }, COUNTED);
+		} else if (Object.keys(found.open ?? {}).length > 0 || !found.failures) {
 			this.#heal();
 		}
 	}
@@ -123,9 +150,37 @@ export class Counters {
 	}
 
 	async read(): Promise<Counts> {
+		await this.#settled();
+		return countsOf((await this.#own().findOne({ _id: STANDING })) ?? { _id: STANDING });
+	}
+
+	/** Kinds of failures that there are now, most first. */
+	async failures(limit: number): Promise<FailedCount[]> {
+		await this.#settled();
+		const found = await this.#own()
+			.find({ _id: { $gte: FAILED, $lt: "failed/" }, count: { $gt: 0 } })
+			.sort({ count: -1, _id: 1 })
+			.limit(limit)
+			.toArray();
+		return found.map(({ _id, count = 0 }) => ({ ...failureOf(_id), messages: count }));
+	}
+
+	async #settled(): Promise<void> {
 		await this.#gatherer.idle();
 		if (this.#lost) this.#heal();
-		return countsOf((await this.#own().findOne({ _id: STANDING })) ?? { _id: STANDING });
+	}
+
+	async #addFailures(sums: Delta): Promise<void> {
+		const changed = [...sums].filter(([path]) => path.startsWith(FAILED));
+		if (changed.length === 0) return;
+		const operations = changed.map(([_id, count]) => ({
+			updateOne: { filter: { _id }, update: { $inc: { count } }, upsert: true },
+		}));
+		await this.#own().bulkWrite(operations, { ordered: false });
+	}
+
+	async #paths(): Promise<Map<string, number>> {
+		return new Map((await this.#own().find().toArray()).flatMap(pathsOf));
 	}
 
 	#own(): Collection<CountersDocument> {
@@ -145,7 +200,11 @@ export class Counters {
 	 */
 	async #correct(): Promise<void> {
 		this.#lost = false;
-		const seen = (await this.#own().findOne({ _id: STANDING }))?.open ?? {};
+		const {
+			open: seen = {},
+			failures,
+			corrections = { $exists: false },
+		} = (await this.#own().findOne({ _id: STANDING })) ?? {};
 		const first = await this.#missing();
 		const second = first.size > 0 ? await this.#missing() : first;
 		const missing: [string, number][] = [];
@@ -159,14 +218,18 @@ export class Counters {
 			} else unsure = true;
 		}
 		const marks = unsure ? [] : Object.keys(seen).map((id) => [`open.${id}`, ""] as const);
-		if (missing.length === 0 && marks.length === 0) return;
-		await this.#own().updateOne(
-			{ _id: STANDING },
-			{
-				...(missing.length > 0 && { $inc: Object.fromEntries(missing) }),
-				...(marks.length > 0 && { $unset: Object.fromEntries(marks) }),
-			},
+		if (missing.length === 0 && marks.length === 0 && failures) return;
+		const corrected = new Map(missing);
+		// Another process may have corrected the same meanwhile.
+		const { matchedCount } = await this.#own().updateOne(
+			{ _id: STANDING, corrections },
+			{ $inc: { ...Object.fromEntries(standingOf(corrected)), corrections: 1 } },
 		);
+		if (matchedCount === 0) throw new Error("they are not what they were");
+		await this.#addFailures(corrected);
+		if (unsure) return;
+		const unmarked = marks.length > 0 && { $unset: Object.fromEntries(marks) };
+		await this.#own().updateOne({ _id: STANDING }, { ...COUNTED, ...unmarked });
 	}
 
 	/**
@@ -174,10 +237,10 @@ export class Counters {
 	 * they stood still.
 	 */
 	async #missing(): Promise<ReadonlyMap<string, { count: number; still: boolean }>> {
-		const before = pathsOf((await this.#own().findOne({ _id: STANDING })) ?? {});
+		const before = await this.#paths();
 		const counted = await this.#recount();
 		await this.#gatherer.idle();
-		const after = pathsOf((await this.#own().findOne({ _id: STANDING })) ?? {});
+		const after = await this.#paths();
 		const paths = new Set([...before.keys(), ...counted.keys(), ...after.keys()]);
 		const missing = new Map<string, { count: number; still: boolean }>();
 		for (const path of paths) {
@@ -237,6 +300,26 @@ export class Counters {
 			)
 			.toArray();
 		for (const { _id, messages } of waiting) add(`backlog.${keyOf(_id)}`, messages);
+		const failed = await groups
+			.aggregate<{ _id: Omit<FailedMessage, "index">; messages: number }>(
+				[
+					{ $match: { facets: "message failed" } },
+					{ $unwind: "$failed" },
+					{
+						$group: {
+							_id: {
+								target: "$failed.target",
+								type: "$failed.type",
+								errorCode: "$failed.errorCode",
+							},
+							messages: { $sum: 1 },
+						},
+					},
+				],
+				{ hint: INDEXES.facets.key },
+			)
+			.toArray();
+		for (const { _id, messages } of failed) add(failedPath(_id), messages);
 		return counted;
 	}
 }
@@ -250,8 +333,24 @@ export function partsOf({ state, messages }: GroupRecord): Map<string, number> {
 		if (message.state === "pending" || message.state === "delivering") {
 			add(`backlog.${keyOf(message.target)}`);
 		}
+		const { target, type, error } = message;
+		if (message.state === "failed" && error) {
+			add(failedPath({ target, type, errorCode: error.code }));
+		}
 	}
 	return parts;
+}
+
+/** Halves of surrogate pairs become what the store makes of them, so that both have one path. */
+function failedPath({ target, type, errorCode }: Omit<FailedMessage, "index">): string {
+	const texts = [target, type, errorCode].map((text) => Buffer.from(text).toString());
+	return FAILED + JSON.stringify(texts);
+}
+
+function failureOf(path: string): Omit<FailedMessage, "index"> {
+	const texts = JSON.parse(path.slice(FAILED.length)) as [string, string, string];
+	const [target, type, errorCode] = texts;
+	return { target, type, errorCode };
 }
 
 /** The target as the name of a field, which has no dot and no dollar sign. */
@@ -267,16 +366,19 @@ function sumOf(deltas: readonly Delta[]): Map<string, number> {
 	return sum;
 }
 
+function standingOf(sums: Delta): [string, number][] {
+	return [...sums].filter(([path]) => !path.startsWith(FAILED));
+}
+
 const KINDS = ["group", "message", "backlog"] as const;
 
-function pathsOf(document: Omit<CountersDocument, "_id">): Map<string, number> {
-	return new Map(
-		KINDS.flatMap((kind) =>
-			Object.entries(document[kind] ?? {}).map(([name, count]): [string, number] => [
-				`${kind}.${name}`,
-				count,
-			]),
-		),
+function pathsOf(document: CountersDocument): [string, number][] {
+	if (document.count !== undefined) return [[document._id, document.count]];
+	return KINDS.flatMap((kind) =>
+		Object.entries(document[kind] ?? {}).map(([name, count]): [string, number] => [
+			`${kind}.${name}`,
+			count,
+		]),
 	);
 }
 

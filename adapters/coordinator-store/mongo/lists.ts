@@ -11,13 +11,8 @@ import type {
 	Total,
 } from "../contract.ts";
 import { cursorOf, limitOf, mergeRanges, placeOf } from "../pages.ts";
-import {
-	CONFLICT,
-	type FailedMessage,
-	type GroupDocument,
-	type Kept,
-	keptOf,
-} from "./documents.ts";
+import type { Counters } from "./counters.ts";
+import { CONFLICT, type GroupDocument, type Kept, keptOf } from "./documents.ts";
 import { type Collections, INDEXES } from "./schema.ts";
 
 /** Groups that are looked at in one go where conditions filter on top: few first, then more. */
@@ -494,45 +489,31 @@ async function count(
 	return { count: found, exact: looked < limit };
 }
 
-/** Failed messages by target, type and error code, most first. */
-export async function countFailures(collections: Collections): Promise<FailureKind[]> {
-	const kinds = await collections.groups
-		.aggregate<{
-			_id: Omit<FailedMessage, "index">;
-			messages: number;
-			newest: [createdAt: number, group: string, index: number];
-		}>(
-			[
-				{ $match: { facets: "message failed" } },
-				{ $project: { failed: 1, createdAt: 1 } },
-				{ $unwind: "$failed" },
-				{
-					$group: {
-						_id: {
-							target: "$failed.target",
-							type: "$failed.type",
-							errorCode: "$failed.errorCode",
-						},
-						messages: { $sum: 1 },
-						newest: { $max: ["$createdAt", "$_id", "$failed.index"] },
-					},
-				},
-				{ $sort: { messages: -1, _id: 1 } },
-				{ $limit: MOST_KINDS },
-			],
-			{ hint: INDEXES.facets.key },
-		)
-		.toArray();
-	const groups = await collections.groups
-		.find({ _id: { $in: [...new Set(kinds.map(({ newest }) => newest[1]))] } })
-		.toArray();
-	const byId = new Map(groups.map((document) => [document._id, keptOf(document).group]));
-	return kinds.flatMap(({ _id, messages, newest: [, id, index] }) => {
-		const group = byId.get(id);
-		const message = group?.messages[index];
-		if (!group || !message) return [];
-		return [{ ..._id, messages, newest: rowOf(group, message) }];
-	});
+/** Failed messages by target, type and error code, most first, each with its newest one. */
+export async function countFailures(
+	{ groups }: Collections,
+	counters: Counters,
+): Promise<FailureKind[]> {
+	const kinds = await counters.failures(MOST_KINDS);
+	const found = await Promise.all(
+		kinds.map(async ({ messages, ...kind }): Promise<FailureKind[]> => {
+			const [newest] = await groups
+				.find({ facets: `error ${kind.errorCode}`, failed: { $elemMatch: kind } })
+				.hint(INDEXES.facets.key)
+				.sort({ createdAt: -1, _id: -1 })
+				.limit(1)
+				.toArray();
+			const index = newest?.failed?.findLast(
+				({ target, type, errorCode }) =>
+					target === kind.target && type === kind.type && errorCode === kind.errorCode,
+			)?.index;
+			if (!newest || index === undefined) return [];
+			const { group } = keptOf(newest);
+			const message = group.messages[index];
+			return message ? [{ ...kind, messages, newest: rowOf(group, message) }] : [];
+		}),
+	);
+	return found.flat();
 }
 
 function groupEntry(filter: GroupFilter, { group, beside }: Kept) {
