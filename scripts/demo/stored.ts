@@ -23,8 +23,8 @@ export class Stored {
 		let adapter = this.#adapters.get(key);
 		if (!adapter) {
 			adapter = sampleDatabase<{ group: string }>(url, table).adapter;
-			await adapter.connect();
 			this.#adapters.set(key, adapter);
+			await adapter.connect();
 		}
 		return adapter.count({ query: { group } });
 	}
