@@ -1,4 +1,5 @@
 import { LottorError, messageOf } from "./errors.ts";
+import { isRecord } from "./items.ts";
 
 /** Values that JSON has no form for, and that a payload may have where the serializer can carry them. */
 export type Special = "Date" | "Buffer" | "BigInt";
@@ -95,7 +96,7 @@ function checkObject(value: object, field: string, walk: Walk): boolean {
 	const prototype: unknown = Object.getPrototypeOf(value);
 	// Plain: no prototype, or one that has none itself. Not compared with Object.prototype, which
 	// is another one in another realm.
-	if (isObject(prototype) && Object.getPrototypeOf(prototype) !== null) {
+	if (isRecord(prototype) && Object.getPrototypeOf(prototype) !== null) {
 		const name = prototype.constructor.name;
 		throw invalidPayload(field, `is a ${name}, not a plain object`);
 	}
@@ -140,7 +141,7 @@ function untagged(value: unknown): unknown {
 		const found = tagValue(object);
 		if (found !== undefined) return found;
 		const literal = object["$literal"];
-		if (isObject(literal) && isTag(literal)) return untaggedEntries(literal);
+		if (isRecord(literal) && isTag(literal)) return untaggedEntries(literal);
 	}
 	return untaggedEntries(object);
 }
@@ -166,10 +167,6 @@ function tagValue(object: Record<string, unknown>): unknown {
 function isTag(object: object): boolean {
 	const keys = Object.keys(object);
 	return keys.length === 1 && TAGS.has(keys[0] ?? "");
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-	return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** By tag: a date of another realm, such as a test runner's, is not `instanceof Date`. */

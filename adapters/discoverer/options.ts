@@ -1,4 +1,4 @@
-import { type Duration, invalidOptions, toMs } from "../../protocol/index.ts";
+import { type Duration, invalidOptions, isRecord, toMs } from "../../protocol/index.ts";
 import type { ServiceAddress, TlsOptions } from "./contract.ts";
 
 /** Options of every discoverer here. */
@@ -160,10 +160,6 @@ export function readUrl(
 /** @throws LOTTOR_INVALID_OPTIONS for a query parameter that is not known */
 export function onlyParameters(url: RegistryUrl, known: readonly string[], field: string): void {
 	onlyKnown(Object.fromEntries(url.query), known, `${field} parameter`);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-	return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isText(value: unknown): value is string {

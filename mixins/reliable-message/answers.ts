@@ -8,6 +8,7 @@ import {
 	type FenceAnswer,
 	type FenceItem,
 	isGroupId,
+	isRecord,
 	messageOf,
 	type Outcome,
 	parseMessageId,
@@ -16,7 +17,6 @@ import {
 import type { Confirms } from "./confirms.ts";
 import type { Consumer } from "./consumer.ts";
 import type { Core } from "./core.ts";
-import { isObject } from "./options.ts";
 import { isOwnerLiving } from "./registry.ts";
 import type { Reports } from "./reports.ts";
 import { within } from "./timing.ts";
@@ -99,7 +99,7 @@ export class Answers {
 	}
 
 	#checkInMemory(item: unknown): CheckAnswer | undefined {
-		if (!isObject(item) || !isGroupId(item["id"]) || !isObject(item["owner"])) {
+		if (!isRecord(item) || !isGroupId(item["id"]) || !isRecord(item["owner"])) {
 			return { result: "none", why: "malformed item" };
 		}
 		const { id, storeId } = item;
@@ -167,7 +167,7 @@ export class Answers {
 	}
 
 	#askInMemory(item: unknown): AskAnswer | undefined {
-		if (!isObject(item) || !parseMessageId(item["id"])) return { result: "none" };
+		if (!isRecord(item) || !parseMessageId(item["id"])) return { result: "none" };
 		if (item["storeId"] !== this.#core.storeId) return { result: "none" };
 		const state = this.#consumer.stateOf(String(item["id"]));
 		return state === "queued" || state === "running" ? { result: "running" } : undefined;
@@ -212,7 +212,7 @@ export class Answers {
 	}
 
 	async #fence(item: unknown): Promise<FenceAnswer> {
-		if (!isObject(item) || !parseMessageId(item["id"])) return { result: "none" };
+		if (!isRecord(item) || !parseMessageId(item["id"])) return { result: "none" };
 		const { id, storeId, minRevision } = item as unknown as FenceItem;
 		if (storeId !== this.#core.storeId || !Number.isSafeInteger(minRevision)) {
 			return { result: "none" };

@@ -1,15 +1,15 @@
 import {
 	type CallContext,
 	type Envelope,
+	type ErrorCode,
 	HIGHEST_COUNT,
+	isRecord,
 	isWhole,
 	type ItemError,
 	LottorError,
-	type ErrorCode,
 	parseMessageId,
 	WIRE_VERSION,
 } from "../../protocol/index.ts";
-import { isObject } from "./options.ts";
 
 const TEXTS = ["id", "group", "source", "target", "type", "receipt", "coordinator"] as const;
 const LEAST = { attempt: 1, revision: 0, createdAt: 0, sentAt: 0 } as const;
@@ -25,7 +25,7 @@ const LATEST = 8.64e15;
  * @throws LOTTOR_INVALID_REQUEST that names the field, LOTTOR_STORE_MISMATCH
  */
 export function readEnvelope(item: unknown, names: ReadonlySet<string>, storeId: string): Envelope {
-	if (!isObject(item)) throw wrong("envelope", "must be an object");
+	if (!isRecord(item)) throw wrong("envelope", "must be an object");
 	if (item["v"] !== WIRE_VERSION) throw wrong("v", `must be ${WIRE_VERSION}`);
 	for (const field of TEXTS) {
 		const value = item[field];
@@ -62,7 +62,7 @@ export function readCallContext(text: unknown): CallContext {
 	if (typeof text !== "string") return {};
 	try {
 		const context: unknown = JSON.parse(text);
-		if (!isObject(context)) return {};
+		if (!isRecord(context)) return {};
 		const { requestID, parentID, level, tracing, caller, meta } = context;
 		return {
 			...(typeof requestID === "string" && { requestID }),
@@ -70,7 +70,7 @@ export function readCallContext(text: unknown): CallContext {
 			...(typeof level === "number" && { level }),
 			...(typeof tracing === "boolean" && { tracing }),
 			...(typeof caller === "string" && { caller }),
-			...(isObject(meta) && { meta }),
+			...(isRecord(meta) && { meta }),
 		};
 	} catch {
 		return {};
@@ -79,7 +79,7 @@ export function readCallContext(text: unknown): CallContext {
 
 /** @returns the error as it is answered for one item of a batch */
 export function itemError(error: LottorError): ItemError {
-	const data = isObject(error.data) ? error.data : {};
+	const data = isRecord(error.data) ? error.data : {};
 	return { code: error.type, message: error.message, retryable: error.retryable, data };
 }
 

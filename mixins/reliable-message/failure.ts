@@ -1,12 +1,12 @@
 import {
 	type Failure,
 	hasCode,
+	isRecord,
 	LottorError,
 	messageOf,
 	type RetryTimes,
 	STACK_LIMIT,
 } from "../../protocol/index.ts";
-import { isObject } from "./options.ts";
 
 const MESSAGE_CHARS = 2_000;
 
@@ -37,7 +37,7 @@ function asCode(value: unknown): string {
 
 function asError(thrown: unknown): Record<string, unknown> {
 	// By shape: errors of another realm (node:sqlite's under a test runner) are not instanceof Error.
-	if (isObject(thrown) && typeof thrown["message"] === "string") return thrown;
+	if (isRecord(thrown) && typeof thrown["message"] === "string") return thrown;
 	const text = `A handler threw what is no Error: ${describe(thrown)}`;
 	return new LottorError("LOTTOR_HANDLER_FAILED", text) as unknown as Record<string, unknown>;
 }

@@ -1,6 +1,5 @@
 import type { Context, Service, ServiceSchema } from "moleculer";
-import { PARTICIPANT_ACTIONS } from "../../protocol/index.ts";
-import { isObject } from "./options.ts";
+import { isRecord, PARTICIPANT_ACTIONS } from "../../protocol/index.ts";
 
 const OWN: ReadonlySet<unknown> = new Set(Object.values(PARTICIPANT_ACTIONS));
 const KINDS = ["before", "after", "error"] as const;
@@ -12,7 +11,7 @@ const KINDS = ["before", "after", "error"] as const;
 export function exemptFromHooks(schema: ServiceSchema): void {
 	for (const kind of KINDS) {
 		const hooks: unknown = schema.hooks?.[kind];
-		if (!isObject(hooks)) continue;
+		if (!isRecord(hooks)) continue;
 		for (const [pattern, given] of Object.entries(hooks)) {
 			const all: unknown[] = Array.isArray(given) ? given : [given];
 			hooks[pattern] = all.map((hook) => exempt(hook, kind));

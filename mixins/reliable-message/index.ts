@@ -15,7 +15,7 @@ import {
 } from "../../protocol/index.ts";
 import { exemptFromHooks } from "./hooks.ts";
 import { mergedMessages } from "./messages.ts";
-import { isObject, readOptions } from "./options.ts";
+import { readOptions } from "./options.ts";
 import { Participant } from "./participant.ts";
 import type { MessagesSchema, ReliableMessageOptions } from "./types.ts";
 
@@ -156,7 +156,7 @@ function nameActions(schema: ServiceSchema): void {
 		version === undefined ? "" : `${typeof version === "number" ? "v" : ""}${version}.`;
 	for (const name of Object.values(PARTICIPANT_ACTIONS)) {
 		const action = schema.actions?.[name];
-		if (isObject(action)) action["name"] = `${prefix}${schema.name}.${name}`;
+		if (isRecord(action)) action["name"] = `${prefix}${schema.name}.${name}`;
 	}
 }
 

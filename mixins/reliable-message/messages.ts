@@ -1,8 +1,8 @@
 import type { Service, ServiceBroker, ServiceSchema } from "moleculer";
 import { Errors } from "moleculer";
 import type { TxBase } from "../../adapters/participant-store/contract.ts";
-import { invalidOptions, type RetryTimes, toMs } from "../../protocol/index.ts";
-import { isObject, positiveInteger, type Settings } from "./options.ts";
+import { invalidOptions, isRecord, type RetryTimes, toMs } from "../../protocol/index.ts";
+import { positiveInteger, type Settings } from "./options.ts";
 import type { MessagesSchema, RetryPolicy } from "./types.ts";
 
 /** A message type that is ready to be handled. */
@@ -45,7 +45,7 @@ export function readMessageTypes(
 ): ReadonlyMap<string, MessageType> {
 	const schema: unknown = service.schema.messages ?? {};
 	const field = `${service.fullName}.messages`;
-	if (!isObject(schema)) throw invalidOptions(field, "must be an object");
+	if (!isRecord(schema)) throw invalidOptions(field, "must be an object");
 	const types = new Map<string, MessageType>();
 	for (const [type, definition] of Object.entries(schema)) {
 		const read = readType(type, definition, `${field}.${type}`, service.broker, settings);
@@ -62,12 +62,12 @@ function readType(
 	settings: Settings,
 ): MessageType {
 	const definition = typeof given === "function" ? { handler: given } : given;
-	if (!isObject(definition)) throw invalidOptions(field, "must be a function or an object");
+	if (!isRecord(definition)) throw invalidOptions(field, "must be a function or an object");
 	refuseUnknown(definition, FIELDS, field);
 	const { params, timeout, concurrency, handler, retryPolicy } = definition;
 	if (typeof handler !== "function")
 		throw invalidOptions(`${field}.handler`, "must be a function");
-	if (params !== undefined && !isObject(params)) {
+	if (params !== undefined && !isRecord(params)) {
 		throw invalidOptions(`${field}.params`, "must be a fastest-validator schema");
 	}
 	const policy = readPolicy(retryPolicy, `${field}.retryPolicy`);
@@ -93,7 +93,7 @@ function readPolicy(
 	field: string,
 ): { times: RetryTimes; check: ((error: unknown) => boolean) | undefined } | undefined {
 	if (given === undefined) return undefined;
-	if (!isObject(given)) throw invalidOptions(field, "must be an object");
+	if (!isRecord(given)) throw invalidOptions(field, "must be an object");
 	refuseUnknown(given, POLICY_FIELDS, field);
 	const policy = given as RetryPolicy;
 	const { enabled = true, retries = 11, factor = 2, check } = policy;

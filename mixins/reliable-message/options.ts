@@ -9,6 +9,7 @@ import type { ParticipantStore } from "../../adapters/participant-store/contract
 import {
 	type Clock,
 	invalidOptions,
+	isRecord,
 	type Random,
 	systemClock,
 	systemRandom,
@@ -62,7 +63,7 @@ const NAMES: ReadonlySet<string> = new Set<keyof ReliableMessageOptions>([
  */
 export function readOptions(options: ReliableMessageOptions): Settings {
 	const given: unknown = options;
-	if (!isObject(given)) throw invalidOptions(PREFIX, "must be an object with at least `store`");
+	if (!isRecord(given)) throw invalidOptions(PREFIX, "must be an object with at least `store`");
 	for (const name of Object.keys(given)) {
 		if (!NAMES.has(name)) throw invalidOptions(`${PREFIX}.${name}`, "is not known");
 	}
@@ -125,11 +126,6 @@ export function positiveInteger(value: unknown, field: string): number {
 	return value;
 }
 
-/** @returns whether the value is an object, and no array */
-export function isObject(value: unknown): value is Record<string, unknown> {
-	return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function time(value: number | string, name: string): number {
 	const ms = toMs(value, `${PREFIX}.${name}`);
 	if (ms === 0) throw invalidOptions(`${PREFIX}.${name}`, "must be longer than 0");
@@ -154,7 +150,7 @@ function names(value: unknown, name: string): readonly string[] {
 }
 
 function withMethods<T extends object>(value: unknown, methods: string[], name: string): T {
-	const object = isObject(value) ? value : {};
+	const object = isRecord(value) ? value : {};
 	for (const method of methods) {
 		if (typeof object[method] !== "function") {
 			throw invalidOptions(`${PREFIX}.${name}`, `must have a method \`${method}\``);

@@ -1,6 +1,7 @@
 import type { EndedRun, TxBase } from "../../adapters/participant-store/contract.ts";
 import {
 	hasCode,
+	isRecord,
 	LottorError,
 	messageOf,
 	newGroupId,
@@ -12,7 +13,6 @@ import type { Confirms } from "./confirms.ts";
 import type { AnyContext, Core, HandlerScope } from "./core.ts";
 import { LateOutcomes } from "./late-outcomes.ts";
 import type { TransactionResult } from "./metrics.ts";
-import { isObject } from "./options.ts";
 import {
 	callContext,
 	checkContext,
@@ -283,7 +283,7 @@ function withGroup(error: unknown, group: string): unknown {
 	const data: unknown = "data" in error ? error.data : undefined;
 	try {
 		if (data === undefined || data === null) Object.assign(error, { data: { group } });
-		else if (isObject(data) && !("group" in data)) data["group"] = group;
+		else if (isRecord(data) && !("group" in data)) data["group"] = group;
 	} catch {
 		// A frozen error stays as it is.
 	}

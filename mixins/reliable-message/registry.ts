@@ -2,10 +2,10 @@ import type { ServiceBroker } from "moleculer";
 import {
 	COORDINATOR_SERVICE,
 	type CoordinatorMetadata,
+	isRecord,
 	livingServices,
 	type Owner,
 } from "../../protocol/index.ts";
-import { isObject } from "./options.ts";
 
 /** A coordinator that can be called: one service on one node. */
 export interface Coordinator {
@@ -37,6 +37,6 @@ function coordinatorMetadata(
 	metadata: Readonly<Record<string, unknown>>,
 ): CoordinatorMetadata | undefined {
 	const { lottor } = metadata;
-	if (!isObject(lottor) || typeof lottor["storeId"] !== "string") return undefined;
+	if (!isRecord(lottor) || typeof lottor["storeId"] !== "string") return undefined;
 	return lottor as unknown as CoordinatorMetadata;
 }

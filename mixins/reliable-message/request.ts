@@ -1,6 +1,7 @@
 import {
 	type CallContext,
 	encodePayload,
+	isRecord,
 	LottorError,
 	messageOf,
 	type PrepareMessage,
@@ -8,7 +9,6 @@ import {
 	toMs,
 } from "../../protocol/index.ts";
 import type { AnyContext } from "./core.ts";
-import { isObject } from "./options.ts";
 import type { TransactionOptions } from "./types.ts";
 
 const MOST_MESSAGES = 1_000;
@@ -81,7 +81,7 @@ export function readTransactionOptions(
 	workTimeout: number,
 ): TransactionSettings {
 	const given: unknown = options;
-	if (!isObject(given)) throw invalid("options", "must be an object");
+	if (!isRecord(given)) throw invalid("options", "must be an object");
 	refuseUnknown(given, OPTION_FIELDS, "options");
 	const { idempotencyKey, checkAfter, timeout } = given;
 	return {
@@ -96,7 +96,7 @@ export function readTransactionOptions(
 /** @throws LOTTOR_INVALID_REQUEST unless it is a Context, null or undefined */
 export function checkContext(ctx: unknown): void {
 	if (ctx === null || ctx === undefined) return;
-	if (!isObject(ctx) || !isObject(ctx["meta"])) {
+	if (!isRecord(ctx) || !isRecord(ctx["meta"])) {
 		throw invalid("ctx", "must be a Moleculer Context, or null");
 	}
 }
@@ -138,7 +138,7 @@ function readMessage(
 	field: string,
 	specials: ReadonlySet<Special>,
 ): PrepareMessage {
-	if (!isObject(message)) throw invalid(field, "must be an object");
+	if (!isRecord(message)) throw invalid(field, "must be an object");
 	refuseUnknown(message, MESSAGE_FIELDS, field);
 	const { target, type, payload, delay, maxAttempts, orderingKey, deliver } = message;
 	if (deliver !== undefined && deliver !== "action" && deliver !== "channel") {

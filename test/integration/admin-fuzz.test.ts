@@ -12,6 +12,7 @@ import {
 	ROUTES,
 } from "../../services/admin/api/index.ts";
 import { startAdmin, type TestAdmin, tokenOf, withTokens } from "../support/admin.ts";
+import { NASTY_QUERIES } from "../support/nasty.ts";
 
 /** 10,000 take about a minute: LOTTOR_FUZZ_REQUESTS=10000 npm test -- admin-fuzz */
 const REQUESTS = Number(process.env["LOTTOR_FUZZ_REQUESTS"] ?? 1_500);
@@ -45,34 +46,6 @@ const DOCUMENT = openApi("0.0.0") as unknown as {
 	readonly components: { readonly schemas: Readonly<Record<string, JsonSchema>> };
 };
 
-/** What breaks parsers, queries, patterns and pages. */
-const NASTY = [
-	"",
-	"0",
-	"-1",
-	"1e999",
-	"NaN",
-	"null",
-	"' OR 1=1 --",
-	'{"$gt":""}',
-	"$where",
-	"(a+)+$",
-	".*[",
-	"%",
-	"_",
-	"\\",
-	"\u0000",
-	"\ud83d\ude00",
-	"ﷺ",
-	"<script>alert(1)</script>",
-	"../../etc/passwd",
-	"__proto__",
-	"constructor",
-	"x".repeat(300),
-	"WyJhIiwiYiJd",
-	"99999999999999999999",
-];
-
 let admin: TestAdmin;
 let requests = 0;
 let known: string[] = [];
@@ -101,7 +74,7 @@ afterAll(async () => {
 	await admin.stop();
 });
 
-const nasty = fc.constantFrom(...NASTY);
+const nasty = fc.constantFrom(...NASTY_QUERIES);
 const anyText = fc.oneof(nasty, fc.string({ unit: "binary", maxLength: 40 }));
 
 /** Values that fit the schema, mostly. */

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 
-/** Texts that break parsers, queries, patterns, keys and pages. */
-export const NASTY_TEXTS = [
+/** Texts that break parsers, queries, patterns and pages, and can be sent in a URL. */
+export const NASTY_QUERIES = [
 	"",
 	"0",
 	"-1",
@@ -14,23 +14,28 @@ export const NASTY_TEXTS = [
 	"(a+)+$",
 	".*[",
 	"%",
-	"%E0%A4%A",
 	"_",
 	"\\",
 	"\u0000",
-	"a\u0000b",
 	"\ud83d\ude00",
-	"\ud800",
 	"ﷺ",
 	"<script>alert(1)</script>",
 	"../../etc/passwd",
 	"__proto__",
 	"constructor",
-	"toString",
 	"x".repeat(300),
-	"x".repeat(70_000),
 	"WyJhIiwiYiJd",
 	"99999999999999999999",
+] as const;
+
+/** Texts that break keys and envelopes, too. */
+export const NASTY_TEXTS = [
+	...NASTY_QUERIES,
+	"%E0%A4%A",
+	"a\u0000b",
+	"\ud800",
+	"toString",
+	"x".repeat(70_000),
 ] as const;
 
 const MORE_THAN_ANY_BATCH = 12_000;
