@@ -9,6 +9,8 @@ const WIDE = { width: 1_440, height: 900 };
 const PHONE = { width: 360, height: 780 };
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 const MANY = 1_000;
+/** The coordinator's `maxPayload`, unless told otherwise. */
+const LARGEST = 512 * 1_024;
 
 jest.setTimeout(180_000);
 
@@ -245,6 +247,25 @@ withBrowser("the admin UI", (path) => {
 			await page.getByRole("article").getByText('"Theirs"').waitFor();
 		});
 
+		test("edits a payload up to the largest size, and is told in the dialog what is over it", async () => {
+			await world.sample("consumeFail");
+			await page.goto("/messages?states=failed");
+			await page.locator("tbody a").first().click();
+			await page.getByRole("button", { name: "Edit payload" }).click();
+			const dialog = page.getByRole("dialog");
+			await dialog.getByLabel("Reason").fill("all of it");
+			await dialog.getByLabel("Payload").fill(payloadOf(LARGEST + 1));
+			await dialog.getByRole("button", { name: "Save and retry" }).click();
+			await dialog.getByRole("alert").getByText("The payload is too large").waitFor();
+			await dialog.getByLabel("Payload").fill(payloadOf(LARGEST));
+			await dialog.getByRole("button", { name: "Save and retry" }).click();
+			await page.locator("main header").getByText("Completed").waitFor();
+			const article = page.getByRole("article");
+			await article.getByText("512 KiB").waitFor();
+			expect(await article.getByRole("region").first().textContent()).toContain("<b>end</b>");
+			expect(complaints).toEqual([]);
+		});
+
 		test("knows when live updates are paused, and when the coordinator is gone and back", async () => {
 			await page.goto("/groups");
 			await page.locator("[data-live=open]").waitFor();
@@ -286,6 +307,48 @@ withBrowser("the admin UI", (path) => {
 			await page.getByRole("button", { name: "Log in" }).click();
 			await page.getByRole("heading", { name: "node-1" }).waitFor();
 		});
+	});
+
+	test("a session that ends under way: what was typed waits behind the login, for the same person only", async () => {
+		const page = await logIn(world.tokens.operator);
+		const again = async (token: string) => {
+			await page.getByText("Your session has ended").waitFor();
+			await page.getByLabel("Access token").fill(token);
+			await page.getByRole("button", { name: "Log in" }).click();
+			await page.getByLabel("Access token").waitFor({ state: "detached" });
+		};
+		await world.sample("consumeFail");
+		await page.goto("/messages?states=failed");
+		await page.locator("tbody a").first().click();
+		await page.getByRole("button", { name: "Edit payload" }).click();
+		const dialog = page.getByRole("dialog");
+		await dialog.getByLabel("Payload").fill('{ "user": "Typed", "role": "member" }');
+		await dialog.getByLabel("Reason").fill("typed with care");
+		await page.context().clearCookies();
+		await dialog.getByRole("button", { name: "Save and retry" }).click();
+		await page.getByLabel("Access token").waitFor();
+		expect(await violations(page)).toEqual([]);
+		await page.keyboard.press("Escape");
+		await again(world.tokens.operator);
+		expect(await dialog.getByRole("alert").count()).toBe(0);
+		expect(await dialog.getByLabel("Reason").inputValue()).toBe("typed with care");
+		await dialog.getByRole("button", { name: "Save and retry" }).click();
+		await page.locator("main header").getByText("Completed").waitFor();
+		await page.locator("[data-live=open]").waitFor();
+
+		await world.sample("consumeFail");
+		await page.goto("/messages?states=failed");
+		await page.locator("tbody a").first().click();
+		await page.getByRole("button", { name: "Discard" }).click();
+		await dialog.getByLabel("Reason").fill("of somebody else");
+		await page.context().clearCookies();
+		await dialog.getByRole("button", { name: "Discard" }).click();
+		await again(world.tokens.viewer);
+		await page.getByRole("article").waitFor();
+		expect(await dialog.count()).toBe(0);
+		expect(await page.getByRole("button", { name: "Discard" }).count()).toBe(0);
+		expect(complaints).toEqual([]);
+		await page.context().close();
 	});
 
 	test("a viewer can look and not act, here and at the server", async () => {
@@ -381,6 +444,13 @@ withBrowser("the admin UI", (path) => {
 		},
 	);
 });
+
+/** @returns JSON of exactly so many bytes, once it is written without spaces */
+function payloadOf(bytes: number): string {
+	const payload = (user: string) => JSON.stringify({ user, role: "member" });
+	const end = "<b>end</b>";
+	return payload("x".repeat(bytes - payload(end).length) + end);
+}
 
 async function violations(page: Page): Promise<string[]> {
 	const builder = new AxeBuilder({ page }).options({

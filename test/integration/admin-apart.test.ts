@@ -7,8 +7,8 @@ import { afterEach, expect, test } from "@jest/globals";
 import { ServiceBroker } from "moleculer";
 
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
-import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
 import { openStream } from "../support/event-stream.ts";
+import { prepareItem } from "../support/groups.ts";
 import { http } from "../support/http.ts";
 import { Runner } from "../support/runner.ts";
 import { until } from "../support/until.ts";
@@ -52,18 +52,9 @@ test(
 		await Promise.all([coordinator.started(), admin.started(), producer.start()]);
 		await producer.waitForServices("lottor");
 		const prepare = async (): Promise<string> => {
-			const id = newGroupId(systemClock, systemRandom);
-			const item = {
-				id,
-				source: "shop",
-				storeId: "elsewhere",
-				guarantee: "recorded",
-				owner: { nodeID: "shop-1", instanceID: "gone" },
-				checkAfter: 3_600_000,
-				messages: [{ target: "mail", type: "welcome", content: "{}" }],
-			};
+			const item = prepareItem({ checkAfter: 3_600_000 });
 			await producer.call("lottor.prepare", { items: [item] });
-			return id;
+			return item.id;
 		};
 
 		const port = await admin.port("lottor-admin");

@@ -391,6 +391,25 @@ describe("operators", () => {
 		);
 	});
 
+	test("a payload of the largest size is edited, listed and shown; one byte more is refused", async () => {
+		const send = await start();
+		const group = await failedMessage();
+		const payload = "x".repeat(512 * 1_024 - '""'.length);
+		const edit = (content: string) =>
+			send(`PUT /api/messages/${group}.0/payload`, {
+				body: { payload: content, why: "all of it" },
+			});
+		expect(await edit(`${payload}x`)).toMatchObject({
+			status: 413,
+			body: { code: "LOTTOR_PAYLOAD_TOO_LARGE", data: { message: `${group}.0` } },
+		});
+		expect(await edit(payload)).toMatchObject({ status: 200, body: { result: "ok" } });
+		const { body } = await send(`GET /api/groups/${group}`);
+		expect(body["messages"]).toMatchObject([{ payload, bytes: 512 * 1_024 }]);
+		const list = await send("GET /api/messages?states=failed");
+		expect(JSON.stringify(list.body).length).toBeLessThan(10_000);
+	});
+
 	test("discard a message", async () => {
 		const send = await start();
 		const group = await failedMessage();

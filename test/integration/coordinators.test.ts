@@ -22,6 +22,7 @@ import {
 } from "../../services/coordinator/index.ts";
 import { slotsOf } from "../../services/coordinator/share.ts";
 import { reportOf, scripted } from "../support/coordinator.ts";
+import { prepareItem } from "../support/groups.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
 
@@ -54,13 +55,14 @@ function coordinator(nodeID: string, options: CoordinatorOptions = {}): Promise<
 }
 
 async function prepared(at: ServiceBroker, target: string, source = "user"): Promise<string> {
-	const id = newGroupId(clock, systemRandom);
-	const owner = { nodeID: "gone", instanceID: "gone" };
-	const messages = [{ target, type: "t", content: "{}" }];
-	const guarantee = "transactional";
-	const items = [{ id, source, storeId: `store-${source}`, guarantee, owner, messages }];
-	await at.call("lottor.prepare", { items }, { nodeID: at.nodeID });
-	return id;
+	const item = prepareItem({
+		id: newGroupId(clock, systemRandom),
+		source,
+		storeId: `store-${source}`,
+		messages: [{ target, type: "t", content: "{}" }],
+	});
+	await at.call("lottor.prepare", { items: [item] }, { nodeID: at.nodeID });
+	return item.id;
 }
 
 const sees = (at: ServiceBroker, services: number) =>
@@ -296,15 +298,7 @@ describe("one coordinator", () => {
 
 	test("LOTTOR_OVERLOADED refuses prepares above the limit, stores nothing of them, and takes them later", async () => {
 		const a = await coordinator("a", { maxPreparing: 3 });
-		const item = () => ({
-			id: newGroupId(clock, systemRandom),
-			source: "user",
-			storeId: "store-user",
-			guarantee: "transactional",
-			owner: { nodeID: "n", instanceID: "i" },
-			messages: [{ target: "auth", type: "t", content: "{}" }],
-		});
-		const items = Array.from({ length: 5 }, item);
+		const items = Array.from({ length: 5 }, () => prepareItem());
 		const answers = await a.call<PrepareAnswer[], object>("lottor.prepare", { items });
 		expect(answers.map((one) => one.result)).toEqual([
 			...Array.from({ length: 3 }, () => "prepared"),
@@ -321,14 +315,10 @@ describe("one coordinator", () => {
 
 	test("LOTTOR_OVERLOADED counts bytes too, but takes one large group alone", async () => {
 		const a = await coordinator("a", { maxPreparingBytes: 1_000 });
-		const item = (size: number) => ({
-			id: newGroupId(clock, systemRandom),
-			source: "user",
-			storeId: "store-user",
-			guarantee: "transactional",
-			owner: { nodeID: "n", instanceID: "i" },
-			messages: [{ target: "auth", type: "t", content: JSON.stringify("x".repeat(size)) }],
-		});
+		const item = (size: number) => {
+			const content = JSON.stringify("x".repeat(size));
+			return prepareItem({ messages: [{ target: "auth", type: "t", content }] });
+		};
 		const items = [item(2_000), item(10)];
 		const answers = await a.call<PrepareAnswer[], object>("lottor.prepare", { items });
 		expect(answers.map((one) => one.result)).toEqual(["prepared", "refused"]);

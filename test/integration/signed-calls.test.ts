@@ -8,14 +8,9 @@ import { Loggers, type Middleware, ServiceBroker, type ServiceSchema } from "mol
 
 import { SignedCalls } from "../../middlewares/signed-calls.ts";
 import { reliableOf, ReliableMessage } from "../../mixins/reliable-message/index.ts";
-import {
-	type Clock,
-	LottorError,
-	newGroupId,
-	systemClock,
-	systemRandom,
-} from "../../protocol/index.ts";
+import { type Clock, LottorError, systemClock } from "../../protocol/index.ts";
 import { Coordinator, type GroupView } from "../../services/coordinator/index.ts";
+import { prepareItem } from "../support/groups.ts";
 import { until } from "../support/until.ts";
 
 const SECRET = "a secret of this cluster";
@@ -267,16 +262,8 @@ test("a check-back that a stranger answers under a producer's name and store dec
 		},
 	});
 	await lottor.waitForServices("user");
-	const id = newGroupId(systemClock, systemRandom);
-	const item = {
-		id,
-		source: "user",
-		storeId: "store-user",
-		guarantee: "transactional",
-		owner: { nodeID: "fake", instanceID: "i" },
-		checkAfter: 0,
-		messages: [{ target: "auth", type: "grant", content: "{}" }],
-	};
+	const item = prepareItem({ checkAfter: 0 });
+	const { id } = item;
 	await lottor.call("lottor.prepare", { items: [item] });
 	await until(async () => {
 		const { group } = await lottor.call<GroupView, object>("lottor.groups.get", { id });

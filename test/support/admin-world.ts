@@ -2,8 +2,8 @@ import { Errors } from "moleculer";
 
 import { authService } from "../../samples/auth/auth.service.ts";
 import { userService } from "../../samples/user/user.service.ts";
-import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";
 import { LottorAdmin, newAdminToken, type Role } from "../../services/admin/index.ts";
+import { prepareItem } from "./groups.ts";
 import { portOf } from "./http.ts";
 import { TestCluster } from "./lottor.ts";
 import { until } from "./until.ts";
@@ -102,19 +102,17 @@ export async function adminWorld(): Promise<AdminWorld> {
 			broken = false;
 		},
 		async doubt() {
-			const id = newGroupId(systemClock, systemRandom);
-			const item = {
-				id,
+			const item = prepareItem({
 				source: "legacy.import",
 				storeId: "lost-store",
 				guarantee: "recorded",
 				owner: { nodeID: "import-1", instanceID: "gone" },
 				checkAfter: 1,
 				messages: [{ target: "mail", type: "send-welcome", content: "{}" }],
-			};
+			});
 			await broker.call("lottor.prepare", { items: [item] });
-			await cluster.reached(id, "inDoubt");
-			return id;
+			await cluster.reached(item.id, "inDoubt");
+			return item.id;
 		},
 		async coordinatorGone() {
 			await broker.destroyService("lottor");

@@ -27,6 +27,7 @@ import {
 	type GroupView,
 	runDue,
 } from "../../services/coordinator/index.ts";
+import { prepareItem } from "./groups.ts";
 import { ManualClock } from "./manual-clock.ts";
 
 /** A service that answers Lottor's calls as its script says, and keeps what it was asked. */
@@ -206,11 +207,8 @@ export class TestCoordinator {
 		messages: readonly Partial<PrepareMessage>[],
 		over: Partial<PrepareItem> = {},
 	): PrepareItem {
-		return {
+		return prepareItem({
 			id: this.newId(),
-			source: "user",
-			storeId: "store-user",
-			guarantee: "transactional",
 			owner: { nodeID: this.broker.nodeID, instanceID: this.broker.instanceID },
 			messages: messages.map((message) => ({
 				target: "auth",
@@ -219,7 +217,7 @@ export class TestCoordinator {
 				...message,
 			})),
 			...over,
-		};
+		});
 	}
 
 	async prepare(

@@ -10,9 +10,13 @@ import {
 	type MessageEvent,
 	type MessageRecord,
 	type NewGroup,
+	newGroupId,
 	type NewMessage,
 	prepared,
+	type PrepareItem,
 	type RetryTimes,
+	systemClock,
+	systemRandom,
 	type Transition,
 } from "../../protocol/index.ts";
 
@@ -52,6 +56,19 @@ export function newGroup(fields: Partial<NewGroup> = {}): NewGroup {
 		checkAfter: 10_000,
 		context: "{}",
 		messages: [newMessage()],
+		...fields,
+	};
+}
+
+/** What a producer that is gone asked a coordinator to prepare: nobody decides it. */
+export function prepareItem(fields: Partial<PrepareItem> = {}): PrepareItem {
+	return {
+		id: newGroupId(systemClock, systemRandom),
+		source: "user",
+		storeId: "store-user",
+		guarantee: "transactional",
+		owner: { nodeID: "gone", instanceID: "gone" },
+		messages: [{ target: "auth", type: "t", content: "{}" }],
 		...fields,
 	};
 }

@@ -3,9 +3,10 @@ import type { Me, Permission } from "./api/types.ts";
 
 export type SessionState =
 	| { readonly kind: "loading" }
-	| { readonly kind: "anonymous"; readonly expired: boolean }
+	| { readonly kind: "anonymous" }
 	| { readonly kind: "unreachable"; readonly error: ApiError }
-	| { readonly kind: "open"; readonly me: Me };
+	/** `expired`: the server knows the session no more; what the person was about to do is still there. */
+	| { readonly kind: "open"; readonly me: Me; readonly expired: boolean };
 
 const state = $state<{ session: SessionState; reachable: boolean; coordinator: boolean }>({
 	session: { kind: "loading" },
@@ -30,7 +31,7 @@ export const session = {
 		try {
 			const me = await call<Me>("GET", "/api/me");
 			useCsrfToken(me.csrf);
-			state.session = { kind: "open", me };
+			state.session = { kind: "open", me, expired: false };
 		} catch (error) {
 			if (!(error instanceof ApiError)) throw error;
 			if (error.status !== 401) state.session = { kind: "unreachable", error };
@@ -42,11 +43,11 @@ export const session = {
 	},
 	async logOut(): Promise<void> {
 		await call("POST", "/api/logout", { body: {} });
-		state.session = { kind: "anonymous", expired: false };
+		state.session = { kind: "anonymous" };
 	},
 	/** Shows the login, where reading needs none. */
 	askLogin(): void {
-		state.session = { kind: "anonymous", expired: false };
+		state.session = { kind: "anonymous" };
 	},
 	/** Whether the person may do it; the server decides again. */
 	may(permission: Permission): boolean {
@@ -58,6 +59,10 @@ export const session = {
 	get me(): Me | undefined {
 		return state.session.kind === "open" ? state.session.me : undefined;
 	},
+	/** Whether nothing can be asked for until the person has logged in again. */
+	get expired(): boolean {
+		return state.session.kind === "open" && state.session.expired;
+	},
 };
 
 const READING: readonly Permission[] = ["read", "audit", "settings"];
@@ -68,6 +73,9 @@ watchCalls(({ ok, error }) => {
 	if (ok) state.coordinator = true;
 	else if (error && COORDINATOR_GONE.includes(error.code)) state.coordinator = false;
 	if (error?.status === 401) {
-		state.session = { kind: "anonymous", expired: state.session.kind === "open" };
+		state.session =
+			state.session.kind === "open"
+				? { ...state.session, expired: true }
+				: { kind: "anonymous" };
 	}
 });

@@ -21,9 +21,14 @@ callers got no errors but retryable ones, and all is well.
 
 const USAGE_ERROR = 2;
 const RECOVERY_BAR_S = 10;
-/** Growth over the last two thirds, in MiB, that is no trend: caches fill, and heaps breathe. */
-const FLAT_HEAP = 16;
+/**
+ * Growth of the highest values in MiB that is no trend: it may be chance in which third a sample
+ * meets a full queue, which holds about 30 MiB.
+ */
+const FLAT_HEAP = 32;
 const FLAT_RSS = 64;
+/** MiB that the heap at rest may have more than before. */
+const LEAK_BAR = 8;
 /** Least part of the rate from before that the machine must give again. */
 const AGAIN = 0.7;
 const SHOWN_FINDINGS = 30;
@@ -51,9 +56,10 @@ function breaches(of: Overload): string[] {
 		found.push(`full speed again only after ${of.recoverySeconds} s`);
 	if (of.rates.after < of.rates.sustainable * AGAIN)
 		found.push(`${of.rates.after.toFixed(0)} a second afterwards`);
-	for (const [name, { heapGrowth, rssGrowth }] of Object.entries(of.memory)) {
+	for (const [name, { heapGrowth, rssGrowth, leaked }] of Object.entries(of.memory)) {
 		if (heapGrowth > FLAT_HEAP) found.push(`the heap of ${name} grew by ${heapGrowth} MiB`);
 		if (rssGrowth > FLAT_RSS) found.push(`the memory of ${name} grew by ${rssGrowth} MiB`);
+		if (leaked > LEAK_BAR) found.push(`${name} kept ${leaked} MiB`);
 	}
 	return found;
 }

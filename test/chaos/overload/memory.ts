@@ -7,55 +7,74 @@ export interface Sample {
 	readonly of: Readonly<Record<string, Pick<Figures, "heap" | "rss"> | undefined>>;
 }
 
-/** What one process held; MiB. */
+/** What one process held, without garbage; MiB. */
 export interface Memory {
-	readonly heapStart: number;
-	readonly heapEnd: number;
-	readonly rssStart: number;
-	readonly rssEnd: number;
-	/** By how much the heap grew over the last two thirds, by the line that fits it best. */
-	readonly heapGrowth: number;
+	/** The heap at rest, before the overload and after it: what is more was lost track of. */
+	readonly restBefore: number;
+	readonly restAfter: number;
+	/** The most that the heap came to, in each third of the overload. */
+	readonly heapPeaks: readonly number[];
 	/** The same of all that the process holds. */
+	readonly rssPeaks: readonly number[];
+	/** By how much the last third went beyond all before it. */
+	readonly heapGrowth: number;
 	readonly rssGrowth: number;
+	/** By how much the heap at rest is more than it was. */
+	readonly leaked: number;
 }
 
 const MIB = 2 ** 20;
+const THIRDS = 3;
 
-/** Sums up the samples of one process; the first third is its time to come to its working size. */
-export function memoryOf(samples: readonly Sample[], name: string): Memory {
-	const heap = samples.map(({ at, of }) => ({ at, value: (of[name]?.heap ?? 0) / MIB }));
-	const rss = samples.map(({ at, of }) => ({ at, value: (of[name]?.rss ?? 0) / MIB }));
+/**
+ * Sums up what one process held. A queue with a bound is empty at one moment and full at the next,
+ * so that a line through the samples says nothing: highest values are compared.
+ *
+ * @param during at least three samples, in order of time
+ */
+export function memoryOf(
+	before: Sample,
+	during: readonly Sample[],
+	after: Sample,
+	name: string,
+): Memory {
+	const heapPeaks = peaks(during, (sample) => sample.of[name]?.heap);
+	const rssPeaks = peaks(during, (sample) => sample.of[name]?.rss);
+	const restBefore = mib(before.of[name]?.heap);
+	const restAfter = mib(after.of[name]?.heap);
 	return {
-		heapStart: round(heap[0]?.value),
-		heapEnd: round(heap.at(-1)?.value),
-		rssStart: round(rss[0]?.value),
-		rssEnd: round(rss.at(-1)?.value),
-		heapGrowth: round(growth(heap)),
-		rssGrowth: round(growth(rss)),
+		restBefore,
+		restAfter,
+		heapPeaks,
+		rssPeaks,
+		heapGrowth: growth(heapPeaks),
+		rssGrowth: growth(rssPeaks),
+		leaked: tenths(restAfter - restBefore),
 	};
 }
 
-interface Point {
-	readonly at: number;
-	readonly value: number;
+function peaks(
+	samples: readonly Sample[],
+	value: (sample: Sample) => number | undefined,
+): readonly number[] {
+	const ends = Array.from({ length: THIRDS + 1 }, (_, third) =>
+		Math.floor((samples.length * third) / THIRDS),
+	);
+	return ends
+		.slice(1)
+		.map((end, third) =>
+			Math.max(...samples.slice(ends[third], end).map((sample) => mib(value(sample)))),
+		);
 }
 
-/** Slope of the line of least squares over the last two thirds, times how long they are. */
-function growth(points: readonly Point[]): number {
-	const last = points.slice(Math.floor(points.length / 3));
-	const from = last[0]?.at ?? 0;
-	const to = last.at(-1)?.at ?? 0;
-	const meanAt = mean(last.map(({ at }) => at));
-	const meanValue = mean(last.map(({ value }) => value));
-	const spread = last.reduce((sum, { at }) => sum + (at - meanAt) ** 2, 0);
-	const joint = last.reduce((sum, { at, value }) => sum + (at - meanAt) * (value - meanValue), 0);
-	return spread === 0 ? 0 : (joint / spread) * (to - from);
+function growth(ofThirds: readonly number[]): number {
+	return tenths((ofThirds.at(-1) ?? 0) - Math.max(...ofThirds.slice(0, -1)));
 }
 
-function mean(values: readonly number[]): number {
-	return values.reduce((sum, value) => sum + value, 0) / Math.max(values.length, 1);
+function mib(bytes = 0): number {
+	return tenths(bytes / MIB);
 }
 
-function round(value = 0): number {
+function tenths(value: number): number {
 	return Math.round(value * 10) / 10;
 }

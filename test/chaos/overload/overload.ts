@@ -24,8 +24,12 @@ const FULL = 0.9;
 const CHECKED_MS = 330_000;
 /** Longest time of one window in which the rate is looked at after the overload. */
 const WINDOW_MS = 2_000;
-/** Samples of memory, or fewer in a short run. */
-const SAMPLES = 40;
+/** Time from one sample of memory to the next. */
+const SAMPLED_MS = 5_000;
+/** In a short run there are at least this many. */
+const SAMPLES = 12;
+/** So many samples until the next is told. */
+const TOLD = 12;
 
 export interface OverloadOptions {
 	/** How long too much is offered. */
@@ -53,7 +57,7 @@ export interface Overload extends Verdict {
 	readonly refused: Readonly<Record<string, number>>;
 	/** Errors that callers got and that say nothing of trying again. */
 	readonly unexpected: number;
-	/** By process, during the overload. */
+	/** By process, before, during and after the overload. */
 	readonly memory: Readonly<Record<string, Memory>>;
 	/** From the end of the overload until effects come at full speed again. */
 	readonly recoverySeconds: number;
@@ -89,6 +93,7 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 		const sustainable = before.effects;
 		tell(`Sustainable: ${sustainable.toFixed(0)} a second; letting it come to rest`);
 		await settled(data, measured * 10);
+		const atRest = await load.sample(0);
 
 		let peak = sustainable;
 		tell(`Offering ${(TIMES * peak).toFixed(0)} a second for ${seconds} s`);
@@ -96,11 +101,11 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 		const samples: Sample[] = [];
 		const during = await load.rates(async () => {
 			const start = Date.now();
-			const every = Math.max((seconds * 1_000) / SAMPLES, 1_000);
+			const every = Math.min((seconds * 1_000) / SAMPLES, SAMPLED_MS);
 			for (let at = 0; at < seconds * 1_000; at = Date.now() - start) {
 				const { effects } = await load.rates(async () => {
 					samples.push(await load.sample(at / 1_000));
-					if (samples.length % 4 === 1) tell(describe(samples.at(-1)));
+					if (samples.length % TOLD === 1) tell(describe(samples.at(-1)));
 					await sleep(every - ((Date.now() - start) % every));
 				});
 				// A machine that others work on sustains more at some times than at others.
@@ -120,6 +125,7 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 		// As much as was committed and not delivered, at the rate of delivery, and again.
 		const left = Math.max(during.committed - during.effects, 0) * seconds;
 		await settled(data, CHECKED_MS + (2_000 * left) / Math.max(after, 1), 1_000);
+		const restAgain = await load.sample(seconds);
 		await processes.stop();
 
 		const { ok: committed = 0, ...refused } = during.results;
@@ -138,7 +144,9 @@ export async function overload(options: OverloadOptions): Promise<Overload> {
 			unexpected: sum(
 				Object.entries(refused).map(([code, count]) => (isRetryable(code) ? 0 : count)),
 			),
-			memory: Object.fromEntries(NODES.map((name) => [name, memoryOf(samples, name)])),
+			memory: Object.fromEntries(
+				NODES.map((name) => [name, memoryOf(atRest, samples, restAgain, name)]),
+			),
 			recoverySeconds,
 			misbehaviour: processes.misbehaviour,
 		};

@@ -1,5 +1,6 @@
 import { onMount } from "svelte";
 
+import { session } from "../session.svelte.ts";
 import { live } from "./live.svelte.ts";
 
 const GAP = 1_000;
@@ -30,10 +31,10 @@ export function refreshOnChange(refresh: () => void, about?: () => readonly stri
 
 const BEAT = 5_000;
 
-/** Loads anew what no event tells of, while the page is seen and not paused. @returns how to end it */
+/** Loads anew what no event tells of, while the page is seen, not paused and not expired. @returns how to end it */
 export function everyFewSeconds(refresh: () => void): () => void {
 	const timer = setInterval(() => {
-		if (!document.hidden && live.status !== "paused") refresh();
+		if (!document.hidden && !session.expired && live.status !== "paused") refresh();
 	}, BEAT);
 	return () => clearInterval(timer);
 }
