@@ -5,6 +5,7 @@ import { parseArgs } from "node:util";
 
 import { messageOf } from "../protocol/index.ts";
 import { readBroker, readNetwork } from "../services/settings.ts";
+import { command } from "./command.ts";
 import { Cluster } from "./demo/cluster.ts";
 import { announcement, details, type Played, table } from "./demo/report.ts";
 import { makeDatabases } from "./demo/databases.ts";
@@ -33,7 +34,6 @@ folder, on free ports, and in databases of its own. Exits with 0 only if every s
 
 scenarios: ${SCENARIOS.map(({ name }) => name).join(", ")}`;
 
-const USAGE_ERROR = 2;
 const COORDINATOR_SCHEMES = ["mongodb", "mongodb+srv"];
 
 function readArguments() {
@@ -158,18 +158,7 @@ async function withCluster<T>(
 	}
 }
 
-async function main(): Promise<number> {
-	let options: ReturnType<typeof readArguments>;
-	try {
-		options = readArguments();
-	} catch (error) {
-		console.error(`${messageOf(error)}\n\n${HELP}`);
-		return USAGE_ERROR;
-	}
-	if (options.help) {
-		console.log(HELP);
-		return 0;
-	}
+async function demo(options: ReturnType<typeof readArguments>): Promise<number> {
 	const tell = options.json ? console.error : console.log;
 	const start = Date.now();
 	const folder = mkdtempSync(join(tmpdir(), "lottor-demo-"));
@@ -195,4 +184,4 @@ async function main(): Promise<number> {
 	return ok ? 0 : 1;
 }
 
-process.exitCode = await main();
+process.exitCode = await command(HELP, readArguments, demo);

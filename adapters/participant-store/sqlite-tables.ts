@@ -1,23 +1,15 @@
-import type { SQLInputValue } from "node:sqlite";
-
-import {
-	type Clock,
-	type Failure,
-	LottorError,
-	newStoreId,
-	type Random,
-} from "../../protocol/index.ts";
+import { type Clock, LottorError, newStoreId, type Random } from "../../protocol/index.ts";
 import {
 	openSqliteFile,
 	type SqliteFile,
 	type SqliteFileOptions,
 	type SqliteReader,
-	type SqliteRow,
 	type SqliteTx,
 	type WriteOptions,
 } from "../sqlite/index.ts";
 import type { UnsettledMessage } from "./contract.ts";
 import type { InboxRow, OutcomeRow } from "./rules.ts";
+import { inboxOf, inboxValues, outcomeOf, outcomeValues, text } from "./sql-rows.ts";
 import { SCHEMA, SQL, TABLES } from "./sqlite-schema.ts";
 
 /** Most rows that one work changes. */
@@ -144,53 +136,18 @@ export class SqliteTables {
 /** @returns the outcome of a group, undefined when there is none */
 export function readOutcome(reader: SqliteReader, id: string): OutcomeRow | undefined {
 	const row = reader.get(SQL.outcome, id);
-	return (
-		row && {
-			id,
-			state: text(row["state"]) as OutcomeRow["state"],
-			owner: ownerOf(row),
-			coordinator: text(row["coordinator"]),
-			at: Number(row["at"]),
-			confirmed: row["confirmed"] === 1,
-		}
-	);
+	return row && outcomeOf(row);
 }
 
 /** @returns whether there was none yet */
 export function insertOutcome(tx: SqliteTx, row: OutcomeRow): boolean {
-	const { owner } = row;
-	const { changes } = tx.run(
-		SQL.insertOutcome,
-		row.id,
-		row.state,
-		owner?.nodeID ?? null,
-		owner?.instanceID ?? null,
-		row.coordinator,
-		row.at,
-		row.confirmed ? 1 : 0,
-	);
-	return changes === 1;
+	return tx.run(SQL.insertOutcome, ...outcomeValues(row)).changes === 1;
 }
 
 /** @returns what the inbox holds of a message, undefined when nothing */
 export function readInbox(reader: SqliteReader, id: string): InboxRow | undefined {
 	const row = reader.get(SQL.inbox, id);
-	return (
-		row && {
-			id,
-			state: text(row["state"]) as InboxRow["state"],
-			attempt: Number(row["attempt"]),
-			revision: Number(row["revision"]),
-			fence: Number(row["fence"]),
-			receipt: text(row["receipt"]),
-			coordinator: text(row["coordinator"]),
-			error: row["error"] === null ? null : (JSON.parse(text(row["error"])) as Failure),
-			owner: ownerOf(row),
-			renewed: Number(row["renewed"]),
-			at: Number(row["at"]),
-			settled: row["settled"] === 1,
-		}
-	);
+	return row && inboxOf(row);
 }
 
 /** @returns whether there was none yet */
@@ -203,36 +160,7 @@ export function replaceInbox(tx: SqliteTx, row: InboxRow): void {
 	tx.run(SQL.replaceInbox, ...inboxValues(row));
 }
 
-function inboxValues(row: InboxRow): SQLInputValue[] {
-	return [
-		row.id,
-		row.state,
-		row.attempt,
-		row.revision,
-		row.fence,
-		row.receipt,
-		row.coordinator,
-		row.error === null ? null : JSON.stringify(row.error),
-		row.owner?.nodeID ?? null,
-		row.owner?.instanceID ?? null,
-		row.renewed,
-		row.at,
-		row.settled ? 1 : 0,
-	];
-}
-
-function ownerOf(row: SqliteRow): OutcomeRow["owner"] {
-	const { node, instance } = row;
-	return typeof node === "string" && typeof instance === "string"
-		? { nodeID: node, instanceID: instance }
-		: null;
-}
-
 /** @returns whether the value can be an id at all: a bad item of a call must not fail the others */
 export function isText(value: unknown): value is string {
 	return typeof value === "string";
-}
-
-function text(value: unknown): string {
-	return typeof value === "string" ? value : "";
 }

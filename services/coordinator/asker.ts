@@ -11,15 +11,7 @@ import {
 } from "../../protocol/index.ts";
 import { readAsk } from "./answers.ts";
 import type { Dispatcher } from "./dispatcher.ts";
-import {
-	apply,
-	callParticipant,
-	doubling,
-	eachClaim,
-	type Engine,
-	groupBy,
-	instanceKey,
-} from "./engine.ts";
+import { apply, callParticipant, doubling, eachClaim, type Engine, groupBy } from "./engine.ts";
 import type { Fences } from "./fences.ts";
 
 /** How long a sent message waits for an instance that could be asked, at the most. */
@@ -126,19 +118,16 @@ export class Asker {
 			revision: message.revision,
 		}));
 		const answers = await Promise.all(
-			instances.map(async (instance) => {
-				const key = instanceKey(instance);
-				if (silent.has(key)) return undefined;
-				const said = await callParticipant<AskItem, AskAnswer>(
+			instances.map((instance) =>
+				callParticipant<AskItem, AskAnswer>(
 					this.#engine,
 					instance,
 					"ask",
 					items,
 					readAsk,
-				);
-				if (!said) silent.add(key);
-				return said;
-			}),
+					silent,
+				),
+			),
 		);
 		const backlog = this.#engine.settings.delivery.durable
 			? await this.#engine.settings.delivery.backlog(first.target, first.storeId)

@@ -184,9 +184,8 @@ export class CheckBack {
 		answers: Map<string, CheckAnswer>,
 		silent: Set<string>,
 	): Promise<void> {
-		const key = instanceKey(instance);
 		for (let start = 0; start < groups.length; start += ITEMS_A_CALL) {
-			if (silent.has(key)) return;
+			if (silent.has(instanceKey(instance))) return;
 			const some = groups.slice(start, start + ITEMS_A_CALL);
 			const items = await Promise.all(some.map((group) => this.#item(group)));
 			const said = await callParticipant<CheckItem, CheckAnswer>(
@@ -195,8 +194,8 @@ export class CheckBack {
 				"check",
 				items,
 				readCheck,
+				silent,
 			);
-			if (!said) silent.add(key);
 			some.forEach((group, place) => {
 				const answer = said?.[place];
 				if (answer && answer.result !== "none") answers.set(group.id, answer);

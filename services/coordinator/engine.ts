@@ -140,9 +140,26 @@ export function instanceKey({ nodeID, instanceID, service }: Callee): string {
  * is read: what can't be read is no answer, is counted, and is complained of.
  *
  * @param read see {@link Reader}
+ * @param silent instances that left a call unanswered in this pass: they are not waited for again, and
+ *   this one joins them if it does not answer
  * @returns its answers, or undefined when it did not answer: then nothing is known
  */
 export async function callParticipant<Item, Answer>(
+	engine: Engine,
+	callee: Callee,
+	action: keyof typeof PARTICIPANT_ACTIONS,
+	items: readonly Item[],
+	read: Reader<Item, Answer>,
+	silent = new Set<string>(),
+): Promise<(Answer | undefined)[] | undefined> {
+	const key = instanceKey(callee);
+	if (silent.has(key)) return undefined;
+	const answers = await answersOf(engine, callee, action, items, read);
+	if (!answers) silent.add(key);
+	return answers;
+}
+
+async function answersOf<Item, Answer>(
 	engine: Engine,
 	callee: Callee,
 	action: keyof typeof PARTICIPANT_ACTIONS,

@@ -10,7 +10,7 @@ import {
 	SqliteParticipantStore,
 	type TxBase,
 } from "../../adapters/participant-store/index.ts";
-import { SQL } from "../../adapters/participant-store/knex/rows.ts";
+import { SQL } from "../../adapters/participant-store/knex/statements.ts";
 import { sqlite } from "../../adapters/participant-store/knex/sqlite.ts";
 import { reliableOf } from "../../mixins/reliable-message/index.ts";
 import { newGroupId, systemClock, systemRandom } from "../../protocol/index.ts";

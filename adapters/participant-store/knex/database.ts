@@ -15,7 +15,8 @@ import { limited, within } from "../within.ts";
 import type { UnsettledMessage } from "../contract.ts";
 import type { Dialect, Row } from "./dialect.ts";
 import type { KnexClient, OneWriter, Taken } from "./one-writer.ts";
-import { inboxOf, inboxValues, outcomeOf, outcomeValues, SQL, text } from "./rows.ts";
+import { inboxOf, inboxValues, outcomeOf, outcomeValues, text } from "../sql-rows.ts";
+import { SQL } from "./statements.ts";
 import { plainMessage, Session, type SessionHost, storeError } from "./session.ts";
 import { type KnexSource, openSource, type OpenedSource } from "./source.ts";
 

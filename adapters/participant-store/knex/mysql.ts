@@ -1,6 +1,6 @@
 import { SHORT_WAIT_MS } from "../rules.ts";
 import { type Dialect, INBOX_COLUMNS, type Row } from "./dialect.ts";
-import { PARTICIPANT } from "./rows.ts";
+import { PARTICIPANT } from "./statements.ts";
 import type { Session } from "./session.ts";
 
 const SCHEMA_LOCK = "lottor_participant";

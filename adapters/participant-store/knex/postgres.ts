@@ -1,5 +1,5 @@
 import { type Dialect, type FirstRow, INBOX_COLUMNS, type Value } from "./dialect.ts";
-import { PARTICIPANT } from "./rows.ts";
+import { PARTICIPANT } from "./statements.ts";
 import { SHORT_WAIT_MS } from "../rules.ts";
 
 /** Any number that nobody else uses as a key of advisory locks. */

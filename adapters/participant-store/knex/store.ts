@@ -5,7 +5,7 @@ import { type TransactionalBackend, TransactionalParticipantStore } from "../tra
 import { KnexDatabase, type KnexStoreOptions, LOCK_MS } from "./database.ts";
 import type { Session } from "./session.ts";
 import type { KnexSource } from "./source.ts";
-import { inboxValues, outcomeValues } from "./rows.ts";
+import { inboxValues, outcomeValues } from "../sql-rows.ts";
 import { KnexTransaction, nest } from "./transaction.ts";
 
 /** The transactional guarantee inside the service's own SQL database, through Knex. */

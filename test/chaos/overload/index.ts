@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { messageOf } from "../../../protocol/index.ts";
+import { command } from "../../../scripts/command.ts";
 import { type Overload, overload } from "./overload.ts";
 
 const HELP = `npm run overload -- [options]
@@ -19,7 +20,6 @@ callers got no errors but retryable ones, and all is well.
   --json           print the result as one line of JSON on stdout
   --help           show this`;
 
-const USAGE_ERROR = 2;
 const RECOVERY_BAR_S = 10;
 /**
  * Growth of the highest values in MiB that is no trend: it may be chance in which third a sample
@@ -64,18 +64,7 @@ function breaches(of: Overload): string[] {
 	return found;
 }
 
-async function main(): Promise<number> {
-	let options: ReturnType<typeof readOptions>;
-	try {
-		options = readOptions();
-	} catch (error) {
-		console.error(`${messageOf(error)}\n\n${HELP}`);
-		return USAGE_ERROR;
-	}
-	if (options.help) {
-		console.log(HELP);
-		return 0;
-	}
+async function play(options: ReturnType<typeof readOptions>): Promise<number> {
 	const tell = console.error;
 	const { seed, seconds } = options;
 	const folder = mkdtempSync(join(tmpdir(), "lottor-overload-"));
@@ -101,4 +90,4 @@ async function main(): Promise<number> {
 	return ok ? 0 : 1;
 }
 
-process.exitCode = await main();
+process.exitCode = await command(HELP, readOptions, play);

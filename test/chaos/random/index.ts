@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
+import { command } from "../../../scripts/command.ts";
 import type { ServerKind } from "../../../scripts/servers/kind.ts";
 import { CoordinatorDatabase } from "./coordinator-database.ts";
 import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
@@ -32,7 +33,6 @@ in peace, and the databases are compared. Exits with 0 only if all is as the gua
   --json           print the result as one line of JSON on stdout
   --help           show this`;
 
-const USAGE_ERROR = 2;
 const DIRECT = "direct";
 /** How long the rest may take once nothing goes wrong any more. */
 const SETTLE_MS = 90_000;
@@ -172,18 +172,7 @@ function isOk(outcome: Outcome, guarantee: Guarantee): boolean {
 	return sound && inTime && (guarantee === "recorded" || doubles + inDoubt === 0);
 }
 
-async function main(): Promise<number> {
-	let options: Options;
-	try {
-		options = readOptions();
-	} catch (error) {
-		console.error(`${messageOf(error)}\n\n${HELP}`);
-		return USAGE_ERROR;
-	}
-	if (options.help) {
-		console.log(HELP);
-		return 0;
-	}
+async function chaos(options: Options): Promise<number> {
 	const tell = console.error;
 	const { seed, seconds, guarantee, delivery, store } = options;
 	const folder = mkdtempSync(join(tmpdir(), "lottor-chaos-"));
@@ -239,4 +228,4 @@ function resultOf(
 	};
 }
 
-process.exitCode = await main();
+process.exitCode = await command(HELP, readOptions, chaos);
