@@ -171,6 +171,8 @@ export interface MessageFilter {
 	/** Messages whose type, target, error code or search term equals one of these. */
 	readonly terms?: readonly string[];
 	readonly groupPrefix?: string;
+	/** Place of the message in its group. */
+	readonly index?: number;
 	readonly since?: number;
 	readonly until?: number;
 }

@@ -104,9 +104,10 @@ async function begin(
 	});
 }
 
-/** The coordinator calls the begin of a message's id by its group. */
+/** The coordinator calls a message by its group and its place there. */
 function byGroup(query: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
 	const { idPrefix, ...rest } = query;
 	if (typeof idPrefix !== "string") return rest;
-	return { ...rest, groupPrefix: idPrefix.split(".")[0] };
+	const [groupPrefix, place] = idPrefix.split(".");
+	return { ...rest, groupPrefix, ...(place && { index: Number(place) }) };
 }

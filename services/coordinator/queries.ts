@@ -65,12 +65,13 @@ const MOST_NAMES = 20;
 const LONGEST_VALUE = 500;
 /** Characters of an audit entry's data, as JSON. */
 const LONGEST_DATA = 65_536;
-const ID_BEGIN = /^[0-9a-hjkmnp-tv-z]{6,26}(\.\d*)?$/;
+/** The begin of a group's id, or a message's whole id. */
+const ID_BEGIN = /^([0-9a-hjkmnp-tv-z]{6,26})$|^([0-9a-hjkmnp-tv-z]{26})\.(0|[1-9]\d{0,3})$/;
 
 const PAGE_FIELDS = ["limit", "cursor", "order", "scan", "text", "fields", "total"];
 const BOTH_FIELDS = ["states", "source", "target", "type", "errorCode", "since", "until"];
 const GROUP_FIELDS = [...BOTH_FIELDS, "idPrefix", "conflict"];
-const MESSAGE_FIELDS = [...BOTH_FIELDS, "groupPrefix"];
+const MESSAGE_FIELDS = [...BOTH_FIELDS, "groupPrefix", "index"];
 
 /** @returns the group with payloads, context and timeline; undefined when there is none */
 export async function groupView(
@@ -93,8 +94,12 @@ export async function listGroups(
 	given: object,
 ): Promise<Listed<GroupRecord>> {
 	const query = checkQuery<GroupFilter>(given, GROUP_FIELDS, GROUP_STATES);
-	const meant = await meaningOf(store, query.text, query.filter.idPrefix);
-	const filter: GroupFilter = { ...query.filter, ...meant };
+	const { begin, terms } = await meaningOf(store, query.text, query.filter.idPrefix);
+	const filter: GroupFilter = {
+		...query.filter,
+		...(begin !== undefined && { idPrefix: begin }),
+		...(terms && { terms }),
+	};
 	const { items, ...page } = await store.list(filter, query.page);
 	return {
 		...page,
@@ -109,11 +114,11 @@ export async function listMessages(
 	given: object,
 ): Promise<Listed<MessageRow>> {
 	const query = checkQuery<MessageFilter>(given, MESSAGE_FIELDS, MESSAGE_STATES);
-	const { idPrefix, ...meant } = await meaningOf(store, query.text, query.filter.groupPrefix);
+	const { begin, ...meant } = await meaningOf(store, query.text, query.filter.groupPrefix);
 	const filter: MessageFilter = {
 		...query.filter,
 		...meant,
-		...(idPrefix !== undefined && { groupPrefix: idPrefix }),
+		...(begin !== undefined && { groupPrefix: begin }),
 	};
 	const { items, ...page } = await store.listMessages(filter, query.page);
 	return {
@@ -126,18 +131,30 @@ export async function listMessages(
 	};
 }
 
-/** What a searched text means here: an id's begin where there is such a group, else names and values. */
+/** What a searched text means. */
+interface Meaning {
+	/** Begin of a group's id. */
+	readonly begin?: string;
+	/** The message's place, where the text is a message's id. */
+	readonly index?: number;
+	readonly terms?: readonly string[];
+}
+
+/** An id where there is such a group, else names and values. */
 async function meaningOf(
 	store: CoordinatorStore,
 	given: string | undefined,
 	idPrefix: string | undefined,
-): Promise<Pick<GroupFilter, "idPrefix" | "terms">> {
+): Promise<Meaning> {
 	if (given === undefined) return {};
 	const searched = given.toLowerCase();
-	if (idPrefix === undefined && ID_BEGIN.test(searched)) {
-		const begin = searched.split(".")[0] ?? "";
+	const [, group, ofMessage, place] = ID_BEGIN.exec(searched.trim()) ?? [];
+	const begin = group ?? ofMessage;
+	if (idPrefix === undefined && begin !== undefined) {
 		const { items } = await store.list({ idPrefix: begin }, { limit: 1 });
-		if (items.length > 0) return { idPrefix: begin };
+		if (items.length > 0) {
+			return { begin, ...(place !== undefined && { index: Number(place) }) };
+		}
 	}
 	const { targets, types, errorCodes } = await store.facets();
 	const names = [...targets, ...types, ...errorCodes].filter((name) =>
@@ -287,6 +304,7 @@ function checkField(name: string, value: unknown, states: readonly string[]): un
 			return value;
 		case "since":
 		case "until":
+		case "index":
 			return whole(value, name, 0);
 		default:
 			return text(value, name);

@@ -804,6 +804,12 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					{ until: middle, target: "auth" },
 					{ groupPrefix: prefix },
 					{ groupPrefix: prefix, type: "grant", until: middle + 50 },
+					{ groupPrefix: everything[20]?.group ?? "", index: 1 },
+					{ groupPrefix: everything[20]?.group ?? "", index: 7 },
+					{ groupPrefix: prefix, index: 0, states: ["failed", "held"] },
+					{ index: 1 },
+					{ index: 1, target: "mail", since: middle },
+					{ index: 0, source: "user", terms: ["ada", "mail"] },
 					{ terms: ["ada"] },
 					{ terms: ["mail", "user-4", "E_GRANT"] },
 					{ terms: ["grant"], states: ["consumed"], source: "user" },
@@ -821,6 +827,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 									row.error?.code === filter.errorCode) &&
 								hasTerm(row, filter.terms) &&
 								row.group.startsWith(filter.groupPrefix ?? "") &&
+								(filter.index ?? row.index) === row.index &&
 								row.createdAt >= (filter.since ?? 0) &&
 								row.createdAt < (filter.until ?? Number.POSITIVE_INFINITY),
 						)

@@ -143,7 +143,12 @@ describe("queries", () => {
 			next: null,
 			total: { count: 1, exact: true },
 		});
-		for (const query of [`idPrefix=${group}.0`, "errorCode=E_ROLE", "type=t&sort=oldest"]) {
+		for (const query of [
+			`idPrefix=${group}.0`,
+			`idPrefix=${group}.`,
+			"errorCode=E_ROLE",
+			"type=t&sort=oldest",
+		]) {
 			expect((await send(`GET /api/messages?${query}`)).body).toMatchObject({
 				items: [{ id: `${group}.0` }],
 				total: null,

@@ -170,6 +170,7 @@ const list = fc.record(
 		until: fc.nat(),
 		idPrefix: groupId,
 		groupPrefix: groupId,
+		index: fc.nat(3),
 		conflict: fc.boolean(),
 		limit: fc.integer({ min: 1, max: 10 }),
 		cursor: text,

@@ -20,8 +20,8 @@ export interface TestAdmin {
 	readonly send: Send;
 	/** With the token of somebody who has the role; named as the role. */
 	readonly as: (role: Role) => Send;
-	/** A group whose only message `auth` has refused for good. */
-	readonly failed: (content?: string) => Promise<string>;
+	/** A group whose messages, one unless said, `auth` has refused for good. */
+	readonly failed: (content?: string, count?: number) => Promise<string>;
 	/** A group that nobody could decide. */
 	readonly inDoubt: () => Promise<string>;
 	readonly stop: () => Promise<void>;
@@ -62,7 +62,7 @@ export async function startAdmin(
 				...sent,
 				headers: { Authorization: `Bearer ${tokenOf(role)}`, ...sent?.headers },
 			}),
-		async failed(content = '{"role":"amdin"}') {
+		async failed(content = '{"role":"amdin"}', count = 1) {
 			const consume = auth.consume;
 			auth.consume = (envelope) => ({
 				result: "reported",
@@ -72,7 +72,7 @@ export async function startAdmin(
 					retryable: false,
 				}),
 			});
-			const group = await lottor.prepare([{ content }]);
+			const group = await lottor.prepare(Array.from({ length: count }, () => ({ content })));
 			await lottor.commit(group);
 			auth.consume = consume;
 			return group;

@@ -176,6 +176,7 @@ describe("R30, R19: every query that runs often is an index range", () => {
 			{ type: "grant" },
 			{ errorCode: "E" },
 			{ groupPrefix: "01" },
+			{ groupPrefix: "01", index: 3 },
 			{ since: 1, until: 2, states: ["consumed"] },
 			{ source: "user", states: ["consumed"], target: "auth", type: "grant" },
 			{ source: "user", states: ["consumed"] },

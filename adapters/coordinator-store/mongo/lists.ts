@@ -44,6 +44,7 @@ interface Place {
 
 /** What of a filter speaks of one message. */
 interface OfMessage {
+	readonly index?: number | undefined;
 	readonly states?: readonly MessageState[] | undefined;
 	readonly target?: string | undefined;
 	readonly type?: string | undefined;
@@ -104,7 +105,7 @@ export function wantedGroups(filter: GroupFilter): Wanted {
 
 /** The same of a list of messages, by their groups. */
 export function wantedMessages(filter: MessageFilter): Wanted {
-	const { states, source, groupPrefix, target, type, errorCode, terms } = filter;
+	const { states, source, groupPrefix, index, target, type, errorCode, terms } = filter;
 	const parts = [states, target, type, errorCode, terms].filter((part) => part !== undefined);
 	return {
 		prefix: groupPrefix,
@@ -115,7 +116,8 @@ export function wantedMessages(filter: MessageFilter): Wanted {
 			...facetsOf(filter),
 			...(source === undefined ? [] : [[`source ${source}`]]),
 		],
-		more: parts.length > 1 ? [some(messagesOf(filter))] : [],
+		// No facet tells a place, nor whether it is one message that has them all.
+		more: parts.length > 1 || index !== undefined ? [some(messagesOf(filter))] : [],
 	};
 }
 
@@ -525,8 +527,9 @@ function groupEntry(filter: GroupFilter, { group, beside }: Kept) {
 
 function messageEntries(filter: MessageFilter, order: PageRequest["order"], kept: Kept) {
 	const { group, beside } = kept;
-	const { states } = filter;
+	const { states, index } = filter;
 	const hits = group.messages
+		.filter((message) => index === undefined || message.index === index)
 		.filter((message) => states?.includes(message.state) ?? true)
 		.filter((message) => fits(filter, message, beside))
 		.map((message) => ({ item: rowOf(group, message), index: message.index }));
@@ -559,7 +562,7 @@ function fits(
 }
 
 /** An expression: the messages of the group that fulfil what the filter says of one. */
-function messagesOf({ states, target, type, errorCode, terms }: OfMessage): Document {
+function messagesOf({ index, states, target, type, errorCode, terms }: OfMessage): Document {
 	const is = (field: string, value: string) => ({
 		$eq: [`$$this.${field}`, { $literal: value }],
 	});
@@ -584,7 +587,9 @@ function messagesOf({ states, target, type, errorCode, terms }: OfMessage): Docu
 				]
 			: []),
 	];
-	const messages = { $map: { input: { $objectToArray: "$messages" }, in: "$$this.v" } };
+	const all = { $objectToArray: "$messages" };
+	const at = { $filter: { input: all, as: "this", cond: { $eq: ["$$this.k", `${index}`] } } };
+	const messages = { $map: { input: index === undefined ? all : at, in: "$$this.v" } };
 	return { $filter: { input: messages, as: "this", cond: { $and: conditions } } };
 }
 

@@ -133,12 +133,13 @@ function groupWays(filter: GroupFilter): Way<GroupFilter>[] {
 
 /** Plans a list of messages, in the same way: `groupPrefix`, or the best index of the others. */
 export function planMessages(tables: Tables, filter: MessageFilter, order: Order = "newest"): Plan {
-	const { states, source, groupPrefix } = filter;
+	const { states, source, groupPrefix, index } = filter;
 	const { by, sources } = fewest(tables, messageWays(filter), filter);
 	const rest: Condition[] = [];
 	if (states && by !== "states") rest.push(among("m.state", states));
 	if (source !== undefined && by !== "source") rest.push(equal(ofGroup("source"), source));
 	rest.push(...messageConditions(filter, by));
+	if (index !== undefined) rest.push({ sql: "m.idx = ?", values: [index] });
 	if (groupPrefix !== undefined) rest.push(...times(filter));
 	return { key: groupPrefix === undefined ? "seq" : "id", order, sources, rest };
 }

@@ -65,20 +65,12 @@ const FILTER = {
 	target: optional(name("a message's target")),
 	type: optional(name("a message's type")),
 	errorCode: optional(name("code of a message's last error")),
-	idPrefix: optional(
-		text({
-			minLength: 1,
-			maxLength: 31,
-			pattern: "^[0-9a-z.]*$",
-			description: "begin of the id",
-		}),
-	),
 	text: optional(
 		text({
 			minLength: 1,
 			maxLength: 200,
 			description:
-				"begin of an id (6 characters or more), or part of a type, target or error code, or the value of a searchable payload field",
+				"begin of a group's id (6 characters or more), or a message's whole id, or part of a type, target or error code, or the value of a searchable payload field",
 		}),
 	),
 	since: optional(moment("prepared at or after, milliseconds since 1970")),
@@ -102,11 +94,30 @@ const PAGING = {
 };
 
 const GROUP_FILTER = {
-	states: optional(list(GROUP_STATE, { maxItems: 5 })),
+	states: optional(list(GROUP_STATE, { minItems: 1, maxItems: 5 })),
+	idPrefix: optional(
+		text({
+			minLength: 1,
+			maxLength: 31,
+			pattern: "^[0-9a-z.]*$",
+			description: "begin of the id",
+		}),
+	),
 	conflict: optional(truth("only groups with contradicting decisions, or only those without")),
 	...FILTER,
 };
-const MESSAGE_FILTER = { states: optional(list(MESSAGE_STATE, { maxItems: 6 })), ...FILTER };
+const MESSAGE_FILTER = {
+	states: optional(list(MESSAGE_STATE, { minItems: 1, maxItems: 6 })),
+	idPrefix: optional(
+		text({
+			minLength: 1,
+			maxLength: 31,
+			pattern: "^([0-9a-z]{1,26}|[0-9a-z]{26}\\.(0|[1-9][0-9]{0,3})?)$",
+			description: "begin of the group's id, or the message's whole id",
+		}),
+	),
+	...FILTER,
+};
 
 const WHY = text({ minLength: 1, maxLength: 1_000, description: "the reason, kept for good" });
 const VERSION = optional(
