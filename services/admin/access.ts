@@ -5,7 +5,7 @@ import { hasCode, LottorError } from "../../protocol/index.ts";
 import { LOOKING, type Permission } from "./api/index.ts";
 import { ANYBODY, demand, type Identity, ownerOf, secret } from "./identity.ts";
 import { LoginLimiter } from "./limiter.ts";
-import { OidcVerifier } from "./oidc.ts";
+import { OidcVerifier, SignedTokenRefused } from "./oidc.ts";
 import type { AdminSettings } from "./options.ts";
 import { Sessions } from "./sessions.ts";
 
@@ -60,12 +60,10 @@ export class Access {
 
 	/** Begins an administrator's session by the code of a login link, which works once. */
 	loginByCode(req: IncomingMessage, code: string) {
-		const address = addressOf(req);
-		this.#limiter.check(address);
 		const end = this.#codes.get(code);
 		this.#codes.delete(code);
 		if (end === undefined || end <= this.#settings.clock.now()) {
-			this.#limiter.failed(address);
+			this.#limiter.failed(addressOf(req));
 			throw new LottorError(
 				"LOTTOR_LOGIN_REQUIRED",
 				"This link was used or is over; a new one is logged at start, or made by `lottor login`",
@@ -88,14 +86,15 @@ export class Access {
 	}
 
 	async #byToken(token: string, address: string): Promise<Identity> {
-		this.#limiter.check(address);
 		const owner = ownerOf(token, this.#settings.tokens);
 		if (owner) return owner;
 		try {
 			if (this.#oidc && token.split(".").length === 3) return await this.#oidc.verify(token);
 			throw new LottorError("LOTTOR_LOGIN_REQUIRED", "The token is not known");
 		} catch (error) {
-			if (hasCode(error, "LOTTOR_LOGIN_REQUIRED")) this.#limiter.failed(address);
+			const guessed =
+				hasCode(error, "LOTTOR_LOGIN_REQUIRED") && !(error instanceof SignedTokenRefused);
+			if (guessed) this.#limiter.failed(address);
 			throw error;
 		}
 	}

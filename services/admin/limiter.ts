@@ -5,7 +5,11 @@ const WINDOW_MS = 5 * 60_000;
 /** Addresses remembered at once; the oldest is forgotten for a new one. */
 const MOST_ADDRESSES = 10_000;
 
-/** Slows down whoever guesses: counts failed logins by the socket's address, which no header can change. */
+/**
+ * Turns away whoever guesses: counts wrong tokens and links by the socket's address, which no header
+ * can change. Right ones don't come here: behind a proxy all have one address, and nobody may lock
+ * out the others. A token's length is what makes a guess hopeless.
+ */
 export class LoginLimiter {
 	readonly #clock: Clock;
 	readonly #failures = new Map<string, { count: number; since: number }>();
@@ -14,26 +18,18 @@ export class LoginLimiter {
 		this.#clock = clock;
 	}
 
-	/** @throws LOTTOR_TOO_MANY_ATTEMPTS */
-	check(address: string): void {
-		const known = this.#failures.get(address);
-		if (!known || known.count < MOST_FAILURES) return;
-		const left = known.since + WINDOW_MS - this.#clock.now();
-		if (left <= 0) {
-			this.#failures.delete(address);
-			return;
-		}
-		throw new LottorError("LOTTOR_TOO_MANY_ATTEMPTS", "Too many failed logins; wait a while", {
-			retryAfter: Math.ceil(left / 1_000),
-		});
-	}
-
+	/** @throws LOTTOR_TOO_MANY_ATTEMPTS when that was one too many */
 	failed(address: string): void {
 		const now = this.#clock.now();
 		const known = this.#failures.get(address);
-		if (known && known.since + WINDOW_MS > now) {
-			known.count++;
-			return;
+		const left = known ? known.since + WINDOW_MS - now : 0;
+		if (known && left > 0) {
+			if (++known.count <= MOST_FAILURES) return;
+			throw new LottorError(
+				"LOTTOR_TOO_MANY_ATTEMPTS",
+				"Too many failed logins; wait a while",
+				{ retryAfter: Math.ceil(left / 1_000) },
+			);
 		}
 		this.#failures.delete(address);
 		for (const oldest of this.#failures.keys()) {

@@ -18,8 +18,22 @@ const ALGORITHMS = [
 	"ES384",
 	"EdDSA",
 ];
+/** jose's errors about the provider's keys. The generic one: they were answered by no 200, or no JSON. */
+const OF_THE_PROVIDER = [
+	"ERR_JOSE_GENERIC",
+	"ERR_JWKS_TIMEOUT",
+	"ERR_JWKS_INVALID",
+	"ERR_JWK_INVALID",
+];
 const CLOCK_TOLERANCE_S = 5;
 const FETCH_TIMEOUT_MS = 5_000;
+
+/** A token that the provider did sign lets nobody in here: it is over, or for somebody else. Not a guess. */
+export class SignedTokenRefused extends LottorError {
+	constructor(message: string, cause?: unknown) {
+		super("LOTTOR_LOGIN_REQUIRED", message, {}, cause);
+	}
+}
 
 /** Checks bearer tokens of an OpenID provider. */
 export class OidcVerifier {
@@ -30,11 +44,15 @@ export class OidcVerifier {
 		this.#oidc = oidc;
 	}
 
-	/** @throws LOTTOR_LOGIN_REQUIRED for a token that is none, over, or of somebody without a role */
+	/**
+	 * @throws LOTTOR_LOGIN_REQUIRED for a token that is none, over, or of somebody without a role
+	 * @throws LOTTOR_IDENTITY_UNAVAILABLE when that can't be told now
+	 */
 	async verify(token: string): Promise<Identity> {
 		const { issuer, audience } = this.#oidc;
 		const { jwtVerify, errors } = await jose();
-		const keys = await this.#keySet();
+		// What has no form of a token is refused before anybody is asked for keys.
+		const keys: JWTVerifyGetKey = async (...asked) => (await this.#keySet())(...asked);
 		try {
 			const { payload } = await jwtVerify(token, keys, {
 				issuer,
@@ -44,14 +62,23 @@ export class OidcVerifier {
 				requiredClaims: ["exp"],
 			});
 			const role = this.#roleOf(payload);
-			if (!role) throw refused("The identity provider's token has no role here");
+			if (!role) {
+				throw new SignedTokenRefused("The identity provider's token has no role here");
+			}
 			const expiresAt = (payload.exp as number) * 1_000;
 			return { name: this.#nameOf(payload), role, via: "oidc", expiresAt, csrf: null };
 		} catch (error) {
-			if (hasCode(error, "LOTTOR_LOGIN_REQUIRED")) throw error;
-			if (error instanceof errors.JWTExpired) throw refused("The token is over", error);
-			if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout)) {
-				throw refused("The identity provider's token is not accepted", error);
+			if (error instanceof LottorError) throw error;
+			const message = "The identity provider's token is not accepted";
+			// Claims are looked at once the signature is known to be right.
+			if (error instanceof errors.JWTExpired) {
+				throw new SignedTokenRefused("The token is over", error);
+			}
+			if (error instanceof errors.JWTClaimValidationFailed) {
+				throw new SignedTokenRefused(message, error);
+			}
+			if (error instanceof errors.JOSEError && !OF_THE_PROVIDER.includes(error.code)) {
+				throw new LottorError("LOTTOR_LOGIN_REQUIRED", message, {}, error);
 			}
 			throw unavailable(error);
 		}
@@ -100,13 +127,11 @@ export class OidcVerifier {
 		const names =
 			nameClaim === undefined ? ["email", "preferred_username", "sub"] : [nameClaim];
 		const name = names.map((claim) => claims[claim]).find((value) => typeof value === "string");
-		if (name === undefined) throw refused("The identity provider's token names nobody");
+		if (name === undefined) {
+			throw new SignedTokenRefused("The identity provider's token names nobody");
+		}
 		return name.slice(0, 255);
 	}
-}
-
-function refused(message: string, cause?: unknown): LottorError {
-	return new LottorError("LOTTOR_LOGIN_REQUIRED", message, {}, cause);
 }
 
 function unavailable(cause: unknown): LottorError {

@@ -1,7 +1,7 @@
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, test } from "@jest/globals";
-import { exportJWK, generateKeyPair, SignJWT } from "jose";
+import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 
 import { type RouteDefinition, ROUTES } from "../../services/admin/api/index.ts";
 import type { LottorAdminOptions } from "../../services/admin/index.ts";
@@ -300,7 +300,7 @@ describe("sessions", () => {
 		expect(answer.headers["strict-transport-security"]).toBe("max-age=31536000");
 	});
 
-	test("guessing is slowed down by the socket's address, whatever the headers say: LOTTOR_TOO_MANY_ATTEMPTS", async () => {
+	test("guesses are turned away by the socket's address, whatever the headers say: LOTTOR_TOO_MANY_ATTEMPTS", async () => {
 		const clock = new ManualClock();
 		const { send } = await start({ ...withTokens, clock });
 		const guess = (i: number) =>
@@ -314,28 +314,64 @@ describe("sessions", () => {
 			headers: { "retry-after": "300" },
 			body: { code: "LOTTOR_TOO_MANY_ATTEMPTS" },
 		});
-		const right = { body: { token: tokenOf("admin") } };
-		expect((await send("POST /api/login", right)).status).toBe(429);
 		const headers = { authorization: "Bearer guess" };
 		expect((await send("GET /api/groups", { headers })).status).toBe(429);
+		expect((await send("GET /login?code=guess")).status).toBe(429);
 		await clock.advance(300_001);
+		expect((await guess(12)).status).toBe(401);
+	});
+
+	// Behind a proxy all have its address: wrong tokens of one must not lock out the others.
+	test("wrong tokens lock out nobody who has a right one", async () => {
+		const { send, as, lottor } = await start();
+		const headers = { authorization: "Bearer of.a.script" };
+		for (let i = 0; i < 20; i++) await send("GET /api/groups", { headers });
+		expect((await send("GET /api/groups", { headers })).status).toBe(429);
+		expect((await as("viewer")("GET /api/groups")).status).toBe(200);
+		const right = { body: { token: tokenOf("admin") } };
 		expect((await send("POST /api/login", right)).status).toBe(200);
+		const link = await lottor.broker.call<string>("lottor-admin.loginLink");
+		expect((await send(`GET ${link.slice(link.indexOf("/login"))}`)).status).toBe(303);
 	});
 });
 
 describe("an OpenID provider", () => {
 	let provider: Server;
 	let issuer: string;
+	/** What the provider says its keys are, and how often it was asked for anything. */
+	let keySet: { status: number; body: string };
+	let asked = 0;
+
+	interface Over {
+		readonly key?: CryptoKey;
+		readonly aud?: string;
+		readonly iss?: string;
+		readonly exp?: number;
+	}
+
+	const inSeconds = (seconds: number) => Math.floor(Date.now() / 1_000) + seconds;
+
+	function signed(key: CryptoKey, claims: JWTPayload, over: Omit<Over, "key"> = {}) {
+		return new SignJWT(claims)
+			.setProtectedHeader({ alg: "RS256", kid: "k1" })
+			.setIssuer(over.iss ?? issuer)
+			.setAudience(over.aud ?? "lottor")
+			.setSubject("u1")
+			.setExpirationTime(over.exp ?? inSeconds(600))
+			.sign(key);
+	}
 
 	async function startProvider() {
+		asked = 0;
 		const keys = await generateKeyPair("RS256", { extractable: true });
 		const jwk = { ...(await exportJWK(keys.publicKey)), kid: "k1", alg: "RS256", use: "sig" };
+		keySet = { status: 200, body: JSON.stringify({ keys: [jwk] }) };
 		provider = createServer((req, res) => {
-			const body = req.url?.endsWith("/jwks")
-				? { keys: [jwk] }
-				: { jwks_uri: `${issuer}/jwks` };
-			res.setHeader("Content-Type", "application/json");
-			res.end(JSON.stringify(body));
+			asked++;
+			const found = { status: 200, body: JSON.stringify({ jwks_uri: `${issuer}/jwks` }) };
+			const { status, body } = req.url?.endsWith("/jwks") ? keySet : found;
+			res.writeHead(status, { "Content-Type": "application/json" });
+			res.end(body);
 		});
 		await new Promise<void>((resolve) => provider.listen(0, "127.0.0.1", resolve));
 		issuer = `http://127.0.0.1:${(provider.address() as AddressInfo).port}`;
@@ -357,23 +393,8 @@ describe("an OpenID provider", () => {
 				roles: { ops: "operator", look: "viewer" },
 			},
 		});
-		const sign = (
-			claims: Record<string, unknown>,
-			over: {
-				key?: typeof privateKey;
-				aud?: string;
-				iss?: string;
-				exp?: number;
-				alg?: string;
-			} = {},
-		) =>
-			new SignJWT(claims)
-				.setProtectedHeader({ alg: over.alg ?? "RS256", kid: "k1" })
-				.setIssuer(over.iss ?? issuer)
-				.setAudience(over.aud ?? "lottor")
-				.setSubject("u1")
-				.setExpirationTime(over.exp ?? Math.floor(Date.now() / 1_000) + 600)
-				.sign(over.key ?? privateKey);
+		const sign = (claims: JWTPayload, { key = privateKey, ...over }: Over = {}) =>
+			signed(key, claims, over);
 		const me = async (token: string) =>
 			send("GET /api/me", { headers: { authorization: `Bearer ${token}` } });
 		const claims = { email: "ann@example.com", realm: { roles: ["look", "ops", "other"] } };
@@ -385,9 +406,8 @@ describe("an OpenID provider", () => {
 		expect(session.body).toMatchObject({ via: "session", role: "operator" });
 		expect(session.body["expiresAt"]).toBeLessThanOrEqual(Date.now() + 600_000);
 
-		const past = Math.floor(Date.now() / 1_000) - 60;
 		for (const token of [
-			await sign(claims, { exp: past }),
+			await sign(claims, { exp: inSeconds(-60) }),
 			await sign(claims, { aud: "other" }),
 			await sign(claims, { iss: "https://evil.example" }),
 			await sign(claims, { key: other.privateKey }),
@@ -402,17 +422,81 @@ describe("an OpenID provider", () => {
 		}
 	});
 
+	test("a token that it signed and that is over, or for somebody else, is no guess", async () => {
+		const { privateKey } = await startProvider();
+		const { send } = await start({ oidc: { issuer, audience: "lottor" } });
+		const me = async (token: string) =>
+			send("GET /api/me", { headers: { authorization: `Bearer ${token}` } });
+		const roles = ["viewer"];
+		const refused = [
+			await signed(privateKey, { roles }, { exp: inSeconds(-60) }),
+			await signed(privateKey, { roles }, { aud: "other" }),
+			await signed(privateKey, { roles: [] }),
+		];
+		for (let i = 0; i < 15; i++) {
+			for (const token of refused) {
+				expect(await me(token)).toMatchObject({
+					status: 401,
+					body: { code: "LOTTOR_LOGIN_REQUIRED" },
+				});
+			}
+		}
+		const { privateKey: other } = await generateKeyPair("RS256");
+		const guess = await signed(other, { roles });
+		for (let i = 0; i < 10; i++) expect((await me(guess)).status).toBe(401);
+		expect((await me(guess)).status).toBe(429);
+		expect((await me(await signed(privateKey, { roles }))).status).toBe(200);
+		// Its configuration and its keys, whatever was sent.
+		expect(asked).toBe(2);
+	});
+
 	test("one that can't be reached is no failed login: LOTTOR_IDENTITY_UNAVAILABLE", async () => {
-		const { send } = await start({
-			oidc: { issuer: "http://127.0.0.1:1", audience: "lottor" },
-		});
+		issuer = "http://127.0.0.1:1";
+		const { send } = await start({ oidc: { issuer, audience: "lottor" } });
+		const { privateKey } = await generateKeyPair("RS256");
+		const token = await signed(privateKey, { roles: ["viewer"] });
 		for (let i = 0; i < 12; i++) {
-			const headers = { authorization: "Bearer a.b.c" };
+			const headers = { authorization: `Bearer ${token}` };
 			expect(await send("GET /api/me", { headers })).toMatchObject({
 				status: 503,
 				body: { code: "LOTTOR_IDENTITY_UNAVAILABLE" },
 			});
 		}
+	});
+
+	test("nor is one that answers, but not with its keys; then it works again", async () => {
+		const { privateKey } = await startProvider();
+		const keys = keySet;
+		const { send } = await start({ oidc: { issuer, audience: "lottor" } });
+		const token = await signed(privateKey, { roles: ["viewer"] });
+		const me = () => send("GET /api/me", { headers: { authorization: `Bearer ${token}` } });
+		for (const wrong of [
+			{ status: 500, body: "{}" },
+			{ status: 302, body: "" },
+			{ status: 200, body: "<h1>Down for maintenance</h1>" },
+			{ status: 200, body: '{"error":"try later"}' },
+		]) {
+			keySet = wrong;
+			for (let i = 0; i < 4; i++) {
+				expect({ wrong, ...(await me()) }).toMatchObject({
+					wrong,
+					status: 503,
+					body: { code: "LOTTOR_IDENTITY_UNAVAILABLE" },
+				});
+			}
+		}
+		keySet = keys;
+		expect(await me()).toMatchObject({ status: 200, body: { role: "viewer", via: "oidc" } });
+	});
+
+	test("nobody asks it about what has no form of a token", async () => {
+		await startProvider();
+		const { send } = await start({ oidc: { issuer, audience: "lottor" } });
+		for (const token of ["a.b.c", "eyJhbGciOiJub25lIn0.e30.", "eyJhbGciOiJIUzI1NiJ9.e30.x"]) {
+			const headers = { authorization: `Bearer ${token}` };
+			expect((await send("GET /api/me", { headers })).status).toBe(401);
+		}
+		expect(asked).toBe(0);
 	});
 });
 
