@@ -2,8 +2,15 @@ import { timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 
 import { hasCode, LottorError } from "../../protocol/index.ts";
-import { LOOKING, type Permission } from "./api/index.ts";
-import { ANYBODY, demand, type Identity, ownerOf, secret } from "./identity.ts";
+import {
+	ANYBODY,
+	changes,
+	demand,
+	type Identity,
+	type Needed,
+	ownerOf,
+	secret,
+} from "./identity.ts";
 import { LoginLimiter } from "./limiter.ts";
 import { OidcVerifier, SignedTokenRefused } from "./oidc.ts";
 import type { AdminSettings } from "./options.ts";
@@ -34,12 +41,11 @@ export class Access {
 	 *
 	 * @throws LOTTOR_LOGIN_REQUIRED, LOTTOR_FORBIDDEN, LOTTOR_READ_ONLY, LOTTOR_TOO_MANY_ATTEMPTS
 	 */
-	async admit(req: IncomingMessage, permission: Permission): Promise<Identity> {
+	async admit(req: IncomingMessage, needed: Needed): Promise<Identity> {
 		const identity = await this.identify(req);
-		demand(identity, permission, this.#settings);
+		demand(identity, needed, this.#settings);
 		// A browser sends the cookie by itself, so a change must show that our page asked for it.
-		if (identity.via === "session" && !LOOKING.includes(permission))
-			refuseForged(req, identity);
+		if (identity.via === "session" && changes(needed)) refuseForged(req, identity);
 		return identity;
 	}
 

@@ -124,7 +124,7 @@ function operation(method, path, route) {
 	});
 	const title = make("summary", {}, make("code", { textContent: method + " " + path }), " " + route.summary);
 	const needs = route["x-permission"];
-	const note = make("small", { textContent: needs ? "Needs the permission " + needs + "." : "Open to all." });
+	const note = make("small", { textContent: needs ? "Needs the permission " + [needs].flat().join(" or ") + "." : "Open to all." });
 	return make("details", {}, title, note, form, output);
 }
 

@@ -73,18 +73,29 @@ export function permissionsOf(
 	);
 }
 
+/** A permission, or several of which one is enough. */
+export type Needed = Permission | readonly Permission[];
+
+/** @returns whether it takes a permission to change something */
+export function changes(needed: Needed): boolean {
+	return ![needed].flat().every((permission) => LOOKING.includes(permission));
+}
+
 /** @throws LOTTOR_READ_ONLY, LOTTOR_LOGIN_REQUIRED or LOTTOR_FORBIDDEN */
-export function demand(identity: Identity, permission: Permission, settings: AdminSettings): void {
-	if (permissionsOf(identity, settings).includes(permission)) return;
-	if (settings.readOnly && !LOOKING.includes(permission)) {
-		throw new LottorError("LOTTOR_READ_ONLY", "Nothing can be changed here", { permission });
+export function demand(identity: Identity, needed: Needed, settings: AdminSettings): void {
+	const held = permissionsOf(identity, settings);
+	const wanted = [needed].flat();
+	if (wanted.some((permission) => held.includes(permission))) return;
+	const data = { permission: needed };
+	if (settings.readOnly && changes(needed)) {
+		throw new LottorError("LOTTOR_READ_ONLY", "Nothing can be changed here", data);
 	}
 	if (identity.via === "open") {
-		throw new LottorError("LOTTOR_LOGIN_REQUIRED", "Log in to do this", { permission });
+		throw new LottorError("LOTTOR_LOGIN_REQUIRED", "Log in to do this", data);
 	}
 	throw new LottorError(
 		"LOTTOR_FORBIDDEN",
-		`Role ${identity.role} lacks the permission "${permission}"`,
-		{ permission, role: identity.role },
+		`Role ${identity.role} lacks the permission "${wanted.join('" or "')}"`,
+		{ ...data, role: identity.role },
 	);
 }

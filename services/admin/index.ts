@@ -32,7 +32,7 @@ import { EventHub } from "./events.ts";
 import { refuseForeign, refuseOtherBodies } from "./guard.ts";
 import { HANDLERS, type HandlerContext } from "./handlers.ts";
 import { setSecurityHeaders } from "./headers.ts";
-import { type Identity, newAdminToken as makeToken } from "./identity.ts";
+import { newAdminToken as makeToken } from "./identity.ts";
 import { Jobs } from "./jobs.ts";
 import { Live } from "./live.ts";
 import { noteLogin, noteRefusal } from "./notes.ts";
@@ -217,7 +217,9 @@ function aliases(): Record<string, Alias> {
 		Object.entries<RouteDefinition>(ROUTES).map(([name, route]) => [
 			`${route.method} ${route.path}`,
 			(req, res, next) => {
-				answer(name as RouteName, route, req, res).catch(next);
+				answer(name as RouteName, route, req, res)
+					.catch((error: unknown) => noteForbidden(error, name, req))
+					.catch(next);
 			},
 		]),
 	);
@@ -255,7 +257,8 @@ async function answer(
 	res: GatewayResponse,
 ): Promise<void> {
 	const parts = partsOf(req);
-	const identity = await admitted(parts, name, route, req);
+	const { permission } = route;
+	const identity = permission === null ? undefined : await parts.access.admit(req, permission);
 	if (name === "events") {
 		parts.hub.open(req, res, identity?.expiresAt ?? null);
 		parts.live.looked();
@@ -268,23 +271,14 @@ async function answer(
 	sendJson(res, route.status ?? 200, await handler(context, checked(route, req)));
 }
 
-async function admitted(
-	{ access, call }: Running,
-	name: RouteName,
-	{ permission }: RouteDefinition,
-	req: IncomingRequest,
-): Promise<Identity | undefined> {
-	if (permission === null) return undefined;
-	try {
-		return await access.admit(req, permission);
-	} catch (error) {
-		// Somebody known, who wanted what is not theirs.
-		if (hasCode(error, "LOTTOR_FORBIDDEN")) {
-			const identity = await access.identify(req);
-			await noteRefusal(call, identity, name, (req.$params as Partial<Sent>).params?.id);
-		}
-		throw error;
+/** Notes who wanted what is not theirs. @throws the error */
+async function noteForbidden(error: unknown, name: string, req: IncomingRequest): Promise<never> {
+	if (hasCode(error, "LOTTOR_FORBIDDEN")) {
+		const { access, call } = partsOf(req);
+		const { id } = (req.$params as unknown as Sent).params;
+		await noteRefusal(call, await access.identify(req), name, id);
 	}
+	throw error;
 }
 
 interface Sent {

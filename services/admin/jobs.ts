@@ -27,6 +27,8 @@ type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 interface Running {
 	readonly job: Mutable<Job> & { errors: Job["errors"][number][] };
 	cancelled: boolean;
+	/** Undefined: nobody did, or the process that stops. */
+	cancelledBy: string | undefined;
 	toldAt: number;
 }
 
@@ -78,6 +80,7 @@ export class Jobs {
 				endedAt: null,
 			},
 			cancelled: false,
+			cancelledBy: undefined,
 			toldAt: 0,
 		};
 		await this.#audit(entry.job, "begun");
@@ -96,10 +99,23 @@ export class Jobs {
 		return copyOf(this.#find(id).job);
 	}
 
-	/** Ends a job after the batch under way; one that is over stays as it is. */
-	cancel(id: string): Job {
+	/** Ends a job after the batch under way; one that is over, or cancelled, stays as it is. */
+	async cancel(id: string, by: string): Promise<Job> {
 		const entry = this.#find(id);
-		if (entry.job.state === "running") entry.cancelled = true;
+		if (entry.job.state === "running" && !entry.cancelled) {
+			entry.cancelled = true;
+			entry.cancelledBy = by;
+			const { action, by: begunBy } = entry.job;
+			const data = { action, begunBy };
+			// It ends, whether or not that can be written down now.
+			await this.#note({
+				who: by,
+				action: "cancel job",
+				result: "ok",
+				subject: id,
+				data,
+			}).catch(() => undefined);
+		}
 		return copyOf(entry.job);
 	}
 
@@ -139,8 +155,12 @@ export class Jobs {
 		}
 		job.endedAt = this.#clock.now();
 		this.#tell(copyOf(job));
+		const { state } = job;
+		const stopped = state === "cancelled" && entry.cancelledBy === undefined;
 		// What it did is in the log already, batch by batch.
-		await this.#audit(job, job.state).catch(() => undefined);
+		await this.#audit(job, stopped ? "stopped" : state, entry.cancelledBy).catch(
+			() => undefined,
+		);
 	}
 
 	async *#batches({ ids, filter }: JobOrder): AsyncGenerator<readonly string[]> {
@@ -178,10 +198,15 @@ export class Jobs {
 		this.#tell(copyOf(entry.job));
 	}
 
-	#audit(job: Job, result: string): Promise<unknown> {
+	/** Notes that a job began or ended. @param who it was, where that is not the one who began it */
+	#audit(job: Job, result: string, who = job.by): Promise<unknown> {
 		const { id, action, by, why, done, ok, already, refused } = job;
-		const data = { total: job.total.count, done, ok, already, refused };
-		const entry = { who: by, action: `${action} job`, result, why, subject: id, data };
+		const counts = { total: job.total.count, done, ok, already, refused };
+		const data = { ...counts, ...(who !== by && { begunBy: by }) };
+		return this.#note({ who, action: `${action} job`, result, why, subject: id, data });
+	}
+
+	#note(entry: object): Promise<unknown> {
 		return this.#call("audit.add", { items: [entry] });
 	}
 

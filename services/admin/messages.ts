@@ -4,6 +4,7 @@ import type { Listed } from "../coordinator/index.ts";
 import type { BodyOf, Done, Job } from "./api/index.ts";
 import { groupView, type StoredGroup } from "./group-view.ts";
 import type { HandlerContext, Handlers } from "./handlers.ts";
+import { ANYBODY, demand } from "./identity.ts";
 import { listParams, rowsOf } from "./lists.ts";
 import { unmasked } from "./mask.ts";
 import { doneOf, invalidField } from "./problem.ts";
@@ -52,7 +53,10 @@ export const messageHandlers = {
 
 	jobs: async ({ jobs }) => ({ items: jobs.list() }),
 	job: async ({ jobs }, { id }) => jobs.get(id),
-	cancelJob: async ({ jobs }, { id }) => jobs.cancel(id),
+	async cancelJob({ jobs, settings, identity = ANYBODY }, { id }) {
+		demand(identity, jobs.get(id).action, settings);
+		return jobs.cancel(id, identity.name);
+	},
 } satisfies Partial<Handlers>;
 
 async function order(

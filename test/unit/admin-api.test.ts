@@ -37,6 +37,9 @@ describe("the OpenAPI document", () => {
 			"x-permission": "edit",
 			requestBody: { required: true },
 		});
+		expect(paths["/api/jobs/{id}/cancel"]?.["post"]).toMatchObject({
+			"x-permission": ["retry", "discard"],
+		});
 	});
 
 	it("no two routes answer to one method and path", () => {

@@ -43,8 +43,8 @@ export interface RouteDefinition {
 	readonly path: string;
 	readonly tag: string;
 	readonly summary: string;
-	/** `null`: whoever asks. */
-	readonly permission: Permission | null;
+	/** `null`: whoever asks. Of several, one; what it is about tells which. */
+	readonly permission: Permission | readonly Permission[] | null;
 	/** Of the `:id` in the path. */
 	readonly id?: Schema<string>;
 	readonly query?: Schema<object>;
@@ -339,8 +339,8 @@ export const ROUTES = {
 		method: "POST",
 		path: "/api/jobs/:id/cancel",
 		tag: "jobs",
-		summary: "Ends a job; what it did stays done",
-		permission: "retry",
+		summary: "Ends a job, by the permission of its action; what it did stays done",
+		permission: ["retry", "discard"],
 		id: text({ minLength: 1, maxLength: 64 }),
 		response: JOB,
 	},

@@ -30,6 +30,7 @@ export const en = {
 	"audit.retry": "Retry",
 	"audit.retryjob": "Retry many",
 	"audit.rollback": "Roll back",
+	"audit.canceljob": "Cancel a job",
 	"audit.cancelJob": "Cancel a job",
 	"audit.commitGroup": "Commit a group",
 	"audit.discardMany": "Discard many messages",

@@ -31,6 +31,7 @@ export const zh: Catalogue = {
 	"audit.retry": "重试",
 	"audit.retryjob": "批量重试",
 	"audit.rollback": "回滚",
+	"audit.canceljob": "取消批量任务",
 	"audit.cancelJob": "取消批量任务",
 	"audit.commitGroup": "提交事务组",
 	"audit.discardMany": "批量丢弃消息",
