@@ -2,7 +2,8 @@
 //   npm run bench:admin -- [--json] [--groups 1000000] [--stores sqlite,mongodb] [--rounds 20]
 //     [--filled sqlite:/tmp/full.db] [--only text] [--keep]
 // Each query is a request over HTTP; its figure is the 95th percentile. The last line with --json is
-// {"ok","runs":[{"store","groups","query","p95_ms","bar_ms"}]}. MongoDB: MONGODB_URL, skipped without.
+// {"ok","runs":[{"store","groups","query","p95_ms","bar_ms"}]}. MongoDB: MONGODB_URL. A store that was
+// asked for and can't be measured is named on stderr, and nothing is ok then.
 // --keep leaves the filled stores and tells their URLs, --filled (once or more) measures such a store
 // as it stands, --only those queries that contain the text.
 import { mkdtempSync, rmSync } from "node:fs";
@@ -20,7 +21,7 @@ import { newStoreId, systemClock, systemRandom } from "../protocol/index.ts";
 import { setClock } from "../scripts/seed-data/clock.ts";
 import { sequence } from "../scripts/seed-data/random.ts";
 import { every, seed } from "../scripts/seed-data/seed.ts";
-import type { Overview } from "../services/admin/api/index.ts";
+import type { ResponseOf } from "../services/admin/api/index.ts";
 import { LottorAdmin, newAdminToken } from "../services/admin/index.ts";
 import { Coordinator } from "../services/coordinator/index.ts";
 
@@ -37,9 +38,16 @@ interface Run {
 	readonly bar_ms: number;
 }
 
-/** Every list's first page, every filter, and the filters that suit no index. */
-function queriesOf(now: number): readonly (readonly [query: string, bar: number])[] {
+/**
+ * Every list's first page, every filter, and the filters that suit no index.
+ *
+ * @param id of a group that is there
+ */
+function queriesOf(now: number, id: string): readonly (readonly [query: string, bar: number])[] {
 	const day = now - 86_400_000;
+	const hour = day + 3_600_000;
+	// Seven characters of an id are half a minute.
+	const short = id.slice(0, 7);
 	const lists = [
 		"groups",
 		"groups?total=true",
@@ -52,9 +60,14 @@ function queriesOf(now: number): readonly (readonly [query: string, bar: number]
 		"groups?type=create-invoice",
 		"groups?errorCode=OUT_OF_STOCK&total=true",
 		"groups?idPrefix=0",
+		"groups?idPrefix=0&total=true",
+		`groups?idPrefix=${short}&total=true`,
+		`groups?idPrefix=${id}`,
 		"groups?conflict=true",
 		`groups?since=${day}&total=true`,
-		`groups?since=${day}&until=${day + 3_600_000}&states=completed&source=shop.order`,
+		`groups?until=${day}&total=true`,
+		`groups?since=${day}&until=${hour}&states=completed&source=shop.order`,
+		`groups?text=${id}`,
 		"groups?text=1007",
 		"groups?text=484711",
 		"groups?text=mail&total=true",
@@ -64,6 +77,20 @@ function queriesOf(now: number): readonly (readonly [query: string, bar: number]
 		"groups?source=catalog.import&states=inDoubt&target=search&sort=oldest",
 		"groups?fields=customer.name,total.amount&limit=50",
 		"messages",
+		"messages?total=true",
+		"messages?sort=oldest",
+		"messages?source=user",
+		"messages?source=user&total=true",
+		"messages?target=mail&total=true",
+		"messages?type=create-invoice&total=true",
+		"messages?idPrefix=0&total=true",
+		`messages?idPrefix=${short}&total=true`,
+		`messages?idPrefix=${id}.0&total=true`,
+		`messages?text=${id}.0`,
+		`messages?since=${day}&total=true`,
+		`messages?until=${day}&total=true`,
+		`messages?since=${day}&until=${hour}&states=consumed&source=shop.order`,
+		"messages?fields=customer.name,total.amount&limit=50",
 		"messages?states=failed&total=true",
 		"messages?states=consumed&target=auth",
 		"messages?type=reserve-stock&source=shop.order",
@@ -171,10 +198,11 @@ async function measure(subject: Subject, only: string, rounds: number): Promise<
 		if (!answer.ok) throw new Error(`GET ${query}: ${answer.status}`);
 		return body;
 	};
-	const { groups: byState } = (await get("overview")) as Overview;
+	const { groups: byState } = (await get("overview")) as ResponseOf<"overview">;
 	const groups = Object.values(byState).reduce((sum, count) => sum + count, 0);
+	const { items } = (await get("groups?limit=1")) as ResponseOf<"groups">;
 	const runs: Run[] = [];
-	for (const [query, bar] of queriesOf(Date.now())) {
+	for (const [query, bar] of queriesOf(Date.now(), items[0]?.id ?? "0")) {
 		if (!query.includes(only)) continue;
 		const times: number[] = [];
 		// The first one warms up.
@@ -208,14 +236,17 @@ const log = (text: string) => {
 };
 const makers: Readonly<Record<string, (fill: number) => Subject | undefined>> = { sqlite, mongodb };
 
+let complete = true;
+
 function subjects(): Subject[] {
 	if (values.filled) return values.filled.map(filled);
 	return values.stores.split(",").flatMap((name) => {
-		const subject = makers[name]?.(Number(values.groups));
-		if (!subject) {
-			log(`${name} is left out: ${name in makers ? "MONGODB_URL is not set" : "unknown"}`);
-		}
-		return subject ?? [];
+		const make = Object.hasOwn(makers, name) ? makers[name] : undefined;
+		const subject = make?.(Number(values.groups));
+		if (subject) return subject;
+		complete = false;
+		console.error(`${name} is left out: ${make ? "MONGODB_URL is not set" : "unknown"}`);
+		return [];
 	});
 }
 
@@ -229,7 +260,7 @@ for (const subject of subjects()) {
 		if (!values.keep) await subject.clean();
 	}
 }
-const ok = runs.length > 0 && runs.every(({ p95_ms, bar_ms }) => p95_ms < bar_ms);
+const ok = complete && runs.length > 0 && runs.every(({ p95_ms, bar_ms }) => p95_ms < bar_ms);
 if (values.json) console.log(JSON.stringify({ ok, runs }));
 else console.table(runs);
 process.exitCode = ok ? 0 : 1;
