@@ -28,10 +28,11 @@ export class Access {
 	/** Codes of login links by their end. */
 	readonly #codes = new Map<string, number>();
 
-	constructor(settings: AdminSettings) {
+	/** @param ended told of a session that ends before its time */
+	constructor(settings: AdminSettings, ended: (identity: Identity) => void) {
 		const { clock, random, sessionFor: lasts, secureCookie: secure, oidc } = settings;
 		this.#settings = settings;
-		this.#sessions = new Sessions({ clock, random, lasts, secure });
+		this.#sessions = new Sessions({ clock, random, lasts, secure, ended });
 		this.#limiter = new LoginLimiter(clock);
 		this.#oidc = oidc && new OidcVerifier(oidc);
 	}

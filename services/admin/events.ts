@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 
 import { type Clock, LottorError, type Timer } from "../../protocol/index.ts";
 import type { EventData, EventName } from "./api/index.ts";
+import type { Identity } from "./identity.ts";
 
 /** Events kept for browsers that come back. */
 const KEPT = 500;
@@ -11,9 +12,12 @@ const MOST_WAITING = 256 * 1_024;
 const BEAT_MS = 15_000;
 /** When a browser comes back. */
 const RETRY_MS = 2_000;
+/** How long events are kept after the last stream has closed, for a browser that comes back. */
+const LINGER_MS = 60_000;
 
 interface Stream {
 	readonly res: ServerResponse;
+	readonly identity: Identity | undefined;
 	end?: Timer;
 }
 
@@ -33,6 +37,10 @@ export class EventHub {
 	/** The last data of events that say how things stand, as new streams get it. */
 	readonly #standing = new Map<EventName, string>();
 	#number = 0;
+	/** The number of the newest event that is not kept any more. */
+	#lost = 0;
+	/** When the last stream closed. */
+	#leftAt = -Infinity;
 	#beat: Timer | undefined;
 	#closed = false;
 
@@ -46,14 +54,19 @@ export class EventHub {
 		return this.#streams.size;
 	}
 
+	/** Whether somebody looks on, or did until a moment ago and may come back. */
+	get awaited(): boolean {
+		return this.size > 0 || this.#clock.now() - this.#leftAt < LINGER_MS;
+	}
+
 	/**
 	 * Turns a response into a stream. What was missed since `Last-Event-ID` is sent first, or
 	 * `reset` when it isn't kept any more.
 	 *
-	 * @param expiresAt when the caller's login ends, and the stream with it
+	 * @param identity who looks on: the stream ends with their login
 	 * @throws LOTTOR_TOO_MANY_STREAMS
 	 */
-	open(req: IncomingMessage, res: ServerResponse, expiresAt: number | null): void {
+	open(req: IncomingMessage, res: ServerResponse, identity: Identity | undefined): void {
 		if (this.#closed || this.#streams.size >= this.#most) {
 			throw new LottorError("LOTTOR_TOO_MANY_STREAMS", `${this.#most} streams are open`);
 		}
@@ -63,16 +76,19 @@ export class EventHub {
 			Connection: "keep-alive",
 			"X-Accel-Buffering": "no",
 		});
-		const stream: Stream = { res };
+		const stream: Stream = { res, identity };
 		this.#streams.add(stream);
 		const gone = () => this.#drop(stream);
 		res.on("close", gone);
 		res.on("error", gone);
+		const expiresAt = identity?.expiresAt ?? null;
 		if (expiresAt !== null) {
 			stream.end = this.#clock.after(expiresAt - this.#clock.now(), () => this.#end(stream));
 		}
 		res.write(`retry: ${RETRY_MS}\n\n`);
 		for (const text of this.#missed(req.headers["last-event-id"])) this.#write(stream, text);
+		// A browser that saw no event yet has a place to go on from, too.
+		this.#write(stream, `id: ${this.#boot}.${this.#number}\n\n`);
 		for (const [name, data] of this.#standing) {
 			this.#write(stream, `event: ${name}\ndata: ${data}\n\n`);
 		}
@@ -88,9 +104,22 @@ export class EventHub {
 		// How things stand is sent anew anyway.
 		if (!stands) {
 			this.#kept.push({ number, text });
-			if (this.#kept.length > KEPT) this.#kept.shift();
+			if (this.#kept.length > KEPT) this.#lost = this.#kept.shift()?.number ?? number;
 		}
 		for (const stream of this.#streams) this.#write(stream, text);
+	}
+
+	/** Something happened that is not kept: whoever comes back is told that they missed something. */
+	skip(): void {
+		this.#lost = ++this.#number;
+		this.#kept.length = 0;
+	}
+
+	/** Ends the streams of a login that is over. */
+	endOf(identity: Identity): void {
+		for (const stream of this.#streams) {
+			if (stream.identity === identity) this.#end(stream);
+		}
 	}
 
 	/** Ends every stream and opens none any more. */
@@ -104,9 +133,7 @@ export class EventHub {
 		if (typeof last !== "string" || last === "") return [];
 		const [boot, text = ""] = last.split(".");
 		const number = /^\d{1,15}$/.test(text) ? Number(text) : -1;
-		const oldest = this.#kept[0]?.number ?? this.#number + 1;
-		const dropped = this.#kept.length === KEPT && number < oldest - 1;
-		if (boot !== this.#boot || number < 0 || number > this.#number || dropped) {
+		if (boot !== this.#boot || number < this.#lost || number > this.#number) {
 			return ["event: reset\ndata: {}\n\n"];
 		}
 		return this.#kept.filter((one) => one.number > number).map((one) => one.text);
@@ -138,6 +165,6 @@ export class EventHub {
 
 	#drop(stream: Stream): void {
 		stream.end?.cancel();
-		this.#streams.delete(stream);
+		if (this.#streams.delete(stream)) this.#leftAt = this.#clock.now();
 	}
 }

@@ -168,7 +168,7 @@ function assemble(service: Service, settings: AdminSettings): Running {
 		settings,
 		call,
 		hub,
-		access: new Access(settings),
+		access: new Access(settings, (identity) => hub.endOf(identity)),
 		live: new Live(hub, call, clock),
 		jobs: new Jobs({
 			call,
@@ -260,7 +260,7 @@ async function answer(
 	const { permission } = route;
 	const identity = permission === null ? undefined : await parts.access.admit(req, permission);
 	if (name === "events") {
-		parts.hub.open(req, res, identity?.expiresAt ?? null);
+		parts.hub.open(req, res, identity);
 		parts.live.looked();
 		return;
 	}

@@ -7,7 +7,7 @@ import { countsOf, type Stats } from "./figures.ts";
 const AFTER_CHANGE_MS = 1_000;
 const IN_SILENCE_MS = 5_000;
 
-/** Keeps the event streams up to date, as long as somebody looks on. */
+/** Keeps the event streams up to date, as long as somebody looks on; says so when nobody did. */
 export class Live {
 	readonly #hub: EventHub;
 	readonly #call: CallCoordinator;
@@ -34,7 +34,10 @@ export class Live {
 
 	/** A coordinator told of changes. */
 	changed({ changed, more }: ChangedNotice): void {
-		if (this.#hub.size === 0) return;
+		if (!this.#hub.awaited) {
+			this.#hub.skip();
+			return;
+		}
 		this.#hub.publish("groups", { changed, more });
 		this.#readIn(AFTER_CHANGE_MS);
 	}

@@ -12,6 +12,7 @@ export class Sessions {
 	readonly #random: Random;
 	readonly #lasts: number;
 	readonly #secure: boolean;
+	readonly #ended: (identity: Identity) => void;
 
 	constructor(options: {
 		readonly clock: Clock;
@@ -20,11 +21,14 @@ export class Sessions {
 		readonly lasts: number;
 		/** The cookie goes over HTTPS only. */
 		readonly secure: boolean;
+		/** Told of a session that ends before its time. */
+		readonly ended: (identity: Identity) => void;
 	}) {
 		this.#clock = options.clock;
 		this.#random = options.random;
 		this.#lasts = options.lasts;
 		this.#secure = options.secure;
+		this.#ended = options.ended;
 	}
 
 	/** Begins a session, which ends with what the login itself rests on at the latest. */
@@ -38,7 +42,7 @@ export class Sessions {
 		const id = secret(this.#random);
 		for (const oldest of this.#sessions.keys()) {
 			if (this.#sessions.size < MOST_SESSIONS) break;
-			this.#sessions.delete(oldest);
+			this.#drop(oldest);
 		}
 		this.#sessions.set(id, identity);
 		const age = Math.floor((end - this.#clock.now()) / 1_000);
@@ -58,8 +62,14 @@ export class Sessions {
 	/** Ends the session. @returns the cookie that clears the browser's */
 	end(header: string | undefined): string {
 		const id = idOf(header);
-		if (id !== undefined) this.#sessions.delete(id);
+		if (id !== undefined) this.#drop(id);
 		return this.#cookie("", 0);
+	}
+
+	#drop(id: string): void {
+		const identity = this.#sessions.get(id);
+		this.#sessions.delete(id);
+		if (identity) this.#ended(identity);
 	}
 
 	#cookie(id: string, age: number): string {

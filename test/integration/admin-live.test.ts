@@ -2,11 +2,11 @@ import { afterEach, describe, expect, test } from "@jest/globals";
 import { ServiceBroker } from "moleculer";
 
 import { EVENTS, type EventName, faultOf } from "../../services/admin/api/index.ts";
-import { LottorAdmin, type LottorAdminOptions } from "../../services/admin/index.ts";
+import { LottorAdmin, type LottorAdminOptions, type Role } from "../../services/admin/index.ts";
 import { startAdmin, type TestAdmin, tokenOf, withTokens } from "../support/admin.ts";
 import { reportOf } from "../support/coordinator.ts";
 import { type EventStream, openStream } from "../support/event-stream.ts";
-import { portOf } from "../support/http.ts";
+import { connectionsOf, portOf } from "../support/http.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
 
@@ -89,6 +89,42 @@ describe("the event stream", () => {
 		}
 	});
 
+	test("is resumed when it was the only one: what changed meanwhile is kept for a minute, then missed", async () => {
+		const clock = new ManualClock();
+		const { lottor } = await start({ ...withTokens, clock });
+		const prepare = async () => {
+			const id = await lottor.prepare([{}]);
+			await lottor.due(500);
+			return id;
+		};
+		/** Closes it, before it has seen any change. @returns where it was */
+		const left = async () => {
+			const stream = await open();
+			await until(async () => stream.lastId !== "");
+			stream.close();
+			await until(async () => (await connectionsOf(lottor.broker, "lottor-admin")) === 0);
+			return stream.lastId;
+		};
+
+		const soon = await left();
+		await clock.advance(59_000);
+		const a = await prepare();
+		const resumed = await open({ "last-event-id": soon });
+		await eventOf(resumed, "groups", (data) => changedIn(data, a, "prepared"));
+		resumed.close();
+		await until(async () => (await connectionsOf(lottor.broker, "lottor-admin")) === 0);
+
+		const late = await left();
+		await clock.advance(60_001);
+		await prepare();
+		const anew = await open({ "last-event-id": late });
+		await eventOf(anew, "reset");
+		anew.close();
+		const up = await open({ "last-event-id": anew.lastId });
+		await until(async () => up.lastId !== "");
+		expect(up.events.map(({ name }) => name)).not.toContain("reset");
+	});
+
 	test("says that the coordinator is gone, and that it is back", async () => {
 		const broker = new ServiceBroker({ logger: false });
 		broker.createService(LottorAdmin({ port: 0 }));
@@ -161,15 +197,53 @@ describe("the event stream", () => {
 		expect(cut).toBe(true);
 	}, 30_000);
 
+	/** @returns the headers of a new session's requests */
+	async function logIn(role: Role): Promise<{ cookie: string; "x-csrf-token": string }> {
+		const login = await admin.send("POST /api/login", { body: { token: tokenOf(role) } });
+		const [cookie = ""] = login.headers["set-cookie"] as string[];
+		return {
+			cookie: cookie.split(";")[0] ?? "",
+			"x-csrf-token": String(login.body["csrf"]),
+		};
+	}
+
 	test("ends with the session that opened it", async () => {
 		const clock = new ManualClock();
-		const { send } = await start({ ...withTokens, clock, sessionFor: "1h" });
-		const login = await send("POST /api/login", { body: { token: tokenOf("viewer") } });
-		const [cookie = ""] = login.headers["set-cookie"] as string[];
-		const stream = await openStream(admin.port, { cookie: cookie.split(";")[0] ?? "" });
+		await start({ ...withTokens, clock, sessionFor: "1h" });
+		const stream = await openStream(admin.port, await logIn("viewer"));
 		await clock.advance(3_600_001);
 		await stream.ended;
 	});
+
+	test("ends when its session logs out, and no other does", async () => {
+		const { send, lottor } = await start();
+		const [headers, other] = [await logIn("viewer"), await logIn("viewer")];
+		const streams = await Promise.all([1, 2].map(() => openStream(admin.port, headers)));
+		const stays = await openStream(admin.port, other);
+		cleanups.push(() => stays.close());
+		expect((await send("POST /api/logout", { headers })).status).toBe(200);
+		await Promise.all(streams.map(({ ended }) => ended));
+		const id = await lottor.prepare([{}]);
+		await lottor.due(500);
+		await eventOf(stays, "groups", (data) => changedIn(data, id, "prepared"));
+	});
+
+	test("ends when a thousand newer sessions push its own out", async () => {
+		await start();
+		const oldest = await openStream(admin.port, await logIn("viewer"));
+		const second = await openStream(admin.port, await logIn("viewer"));
+		let over = false;
+		void oldest.ended.then(() => (over = true));
+		for (let made = 2; made < 1_000; made++) await logIn("viewer");
+		expect(over).toBe(false);
+		await logIn("viewer");
+		await oldest.ended;
+		const id = admin.lottor.newId();
+		const changed = [{ id, state: "prepared" }];
+		await admin.lottor.broker.broadcast("lottor.changed", { changed, more: false });
+		await eventOf(second, "groups", (data) => changedIn(data, id, "prepared"));
+		second.close();
+	}, 30_000);
 
 	test("stopping ends every stream at once", async () => {
 		const { lottor } = await start();

@@ -11,6 +11,8 @@ export interface StreamEvent {
 export interface EventStream {
 	readonly status: number;
 	readonly events: StreamEvent[];
+	/** What a browser would send as Last-Event-ID. */
+	readonly lastId: string;
 	/** Resolves once the server has ended it. */
 	readonly ended: Promise<void>;
 	/** Stops reading, so that what is sent piles up. */
@@ -28,12 +30,15 @@ export function openStream(
 			(res: IncomingMessage) => {
 				const events: StreamEvent[] = [];
 				let text = "";
+				let lastId = "";
 				res.setEncoding("utf8").on("data", (chunk: string) => {
 					text += chunk;
 					const blocks = text.split("\n\n");
 					text = blocks.pop() ?? "";
 					for (const block of blocks) {
-						const event = eventOf(block);
+						const fields = fieldsOf(block);
+						lastId = fields.get("id") ?? lastId;
+						const event = eventOf(fields);
 						if (event) events.push(event);
 					}
 				});
@@ -44,6 +49,9 @@ export function openStream(
 				resolve({
 					status: res.statusCode ?? 0,
 					events,
+					get lastId() {
+						return lastId;
+					},
 					ended,
 					pause: () => void res.pause(),
 					close: () => void req.destroy(),
@@ -55,8 +63,8 @@ export function openStream(
 	});
 }
 
-function eventOf(block: string): StreamEvent | undefined {
-	const fields = new Map(
+function fieldsOf(block: string): ReadonlyMap<string, string> {
+	return new Map(
 		block
 			.split("\n")
 			.filter((line) => !line.startsWith(":"))
@@ -65,6 +73,9 @@ function eventOf(block: string): StreamEvent | undefined {
 				return [line.slice(0, at), line.slice(at + 2)];
 			}),
 	);
+}
+
+function eventOf(fields: ReadonlyMap<string, string>): StreamEvent | undefined {
 	const data = fields.get("data");
 	if (data === undefined) return undefined;
 	return {

@@ -17,8 +17,20 @@ export interface Sent {
 
 /** The port that a service with moleculer-web listens on. */
 export function portOf(broker: ServiceBroker, service: string): number {
-	const { server } = broker.getLocalService(service) as unknown as { server: Server };
-	return (server.address() as AddressInfo).port;
+	return (serverOf(broker, service).address() as AddressInfo).port;
+}
+
+/** How many connections a service with moleculer-web has open. */
+export function connectionsOf(broker: ServiceBroker, service: string): Promise<number> {
+	return new Promise((resolve, reject) => {
+		serverOf(broker, service).getConnections((error, count) =>
+			error ? reject(error) : resolve(count),
+		);
+	});
+}
+
+function serverOf(broker: ServiceBroker, service: string): Server {
+	return (broker.getLocalService(service) as unknown as { server: Server }).server;
 }
 
 /** Sends one request to this machine; unlike `fetch` it sends any header, `Host` too. */
