@@ -1,26 +1,18 @@
 import { untrack } from "svelte";
 
-import { ApiError } from "./api/client.ts";
+import { ApiError, isAbort } from "./api/client.ts";
 import { errorTitle } from "./errors.ts";
+import { type PageOf, searchOn, type Total } from "./page-of.ts";
 import { type Resource, resource } from "./resource.svelte.ts";
 import { toasts } from "./toasts.svelte.ts";
-
-export interface PageOf<T> {
-	readonly items: readonly T[];
-	readonly next: string | null;
-	readonly total?: Total | null;
-}
-
-export interface Total {
-	readonly count: number;
-	readonly exact: boolean;
-}
 
 /** A list that is loaded page by page. */
 export interface PagedList<T> {
 	readonly first: Resource<PageOf<T>>;
 	readonly items: readonly T[];
 	readonly more: boolean;
+	/** Whether the last look found nothing, and there is more to look at. */
+	readonly unfinished: boolean;
 	readonly loadingMore: boolean;
 	readonly error: ApiError | undefined;
 	readonly total: Total | null;
@@ -39,21 +31,34 @@ export function pagedList<T>(
 ): PagedList<T> {
 	let rest = $state.raw<readonly T[]>([]);
 	let next = $state.raw<string | null>(null);
-	let loadingMore = $state(false);
+	let unfinished = $state(false);
 	let outdated = $state(false);
+	let going = $state.raw<AbortController>();
 
 	const first = resource<PageOf<T>>((signal) => {
-		const promise = load(undefined, signal);
+		untrack(() => going?.abort());
+		const promise = searchOn((cursor) => load(cursor, signal));
 		return promise?.then((page) => {
 			untrack(() => {
 				rest = [];
-				next = page.next;
 				outdated = false;
+				goOnFrom(page);
 			});
 			return page;
 		});
 	});
 	const items = $derived([...(first.data?.items ?? []), ...rest]);
+	const total = $derived.by(() => {
+		const found = first.data?.total ?? null;
+		return found && !found.exact && found.count < items.length
+			? { ...found, count: items.length }
+			: found;
+	});
+
+	function goOnFrom(page: PageOf<T>): void {
+		next = page.next;
+		unfinished = page.next !== null && page.items.length === 0;
+	}
 
 	return {
 		first,
@@ -63,37 +68,42 @@ export function pagedList<T>(
 		get more() {
 			return next !== null;
 		},
+		get unfinished() {
+			return unfinished;
+		},
 		get loadingMore() {
-			return loadingMore;
+			return going !== undefined;
 		},
 		get error() {
 			return first.error;
 		},
 		get total() {
-			return first.data?.total ?? null;
+			return total;
 		},
 		get outdated() {
 			return outdated;
 		},
 		async loadMore() {
-			if (loadingMore || next === null) return;
-			const [cursor, page] = [next, first.data];
-			loadingMore = true;
+			if (going || next === null) return;
+			const leaving = new AbortController();
+			going = leaving;
 			try {
-				const more = await load(cursor);
-				if (!more || first.data !== page) return;
+				const more = await searchOn((cursor) => load(cursor, leaving.signal), next);
+				if (!more || leaving.signal.aborted) return;
 				rest = [...rest, ...more.items];
-				next = more.next;
+				goOnFrom(more);
 			} catch (error) {
+				if (isAbort(error)) return;
 				if (!(error instanceof ApiError)) throw error;
 				toasts.show("bad", errorTitle(error), error.message);
 			} finally {
-				loadingMore = false;
+				going = undefined;
 			}
 		},
 		refresh: first.refresh,
 		noticeChange() {
-			if (rest.length === 0) first.refresh();
+			// A search that went on would begin anew.
+			if (rest.length === 0 && !unfinished && !going) first.refresh();
 			else outdated = true;
 		},
 	};

@@ -17,6 +17,7 @@ export const en = {
 	"action.retry": "Retry",
 	"action.rollback": "Roll back",
 	"action.save": "Save",
+	"action.searchOn": "Search on",
 	"action.tryAgain": "Try again",
 
 	"audit.lead": "Every action of a person: who, when, why, and what came of it.",
@@ -280,6 +281,9 @@ export const en = {
 	"list.loaded": { one: "{count} loaded", other: "{count} loaded" },
 	"list.noMatch": "Nothing matches",
 	"list.noMatchText": "Loosen the filter, or look at another span of time.",
+	"list.noMoreYet": "Nothing more found so far",
+	"list.notYet": "Nothing found so far",
+	"list.notYetText": "Part of the list has been searched. What is left may still hold a match.",
 	"list.outdated": "Changed since · refresh",
 	"list.select": "Choose {what}",
 	"list.selectAll": "Choose all that are loaded",

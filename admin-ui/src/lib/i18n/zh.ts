@@ -18,6 +18,7 @@ export const zh: Catalogue = {
 	"action.retry": "重试",
 	"action.rollback": "回滚",
 	"action.save": "保存",
+	"action.searchOn": "继续搜索",
 	"action.tryAgain": "再试一次",
 
 	"audit.lead": "每一次人工操作：谁、何时、为何、结果如何。",
@@ -271,6 +272,9 @@ export const zh: Catalogue = {
 	"list.loaded": "已加载 {count} 条",
 	"list.noMatch": "没有匹配的结果",
 	"list.noMatchText": "请放宽筛选条件，或查看其他时间段。",
+	"list.noMoreYet": "目前没有找到更多",
+	"list.notYet": "目前还没有找到",
+	"list.notYetText": "已搜索列表的一部分，其余部分可能有匹配的结果。",
 	"list.outdated": "已有变化 · 刷新",
 	"list.select": "选择 {what}",
 	"list.selectAll": "选择全部已加载的行",
