@@ -295,7 +295,6 @@ export const en = {
 	"live.pause": "Pause live updates",
 	"live.paused": "Paused",
 	"live.reconnecting": "Reconnecting",
-	"live.refused": "Live updates refused",
 	"live.resume": "Resume live updates",
 
 	"login.expired": "Your session has ended. Log in again to go on where you were.",

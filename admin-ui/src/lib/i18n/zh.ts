@@ -286,7 +286,6 @@ export const zh: Catalogue = {
 	"live.pause": "暂停实时更新",
 	"live.paused": "已暂停",
 	"live.reconnecting": "正在重新连接",
-	"live.refused": "实时更新被拒绝",
 	"live.resume": "恢复实时更新",
 
 	"login.expired": "会话已结束，请重新登录以继续。",

@@ -2,9 +2,22 @@ import type { Channel, SharedParts, Source, TabMessage } from "./shared.ts";
 
 const NAME = "lottor-events";
 
-/** @param types names of the events that the server sends */
-export function browserParts(url: string, types: readonly string[]): SharedParts {
+/**
+ * @param types names of the events that the server sends
+ * @param mayOpen as of {@link SharedParts}
+ */
+export function browserParts(
+	url: string,
+	types: readonly string[],
+	mayOpen: () => Promise<boolean>,
+): SharedParts {
 	return {
+		mayOpen,
+		fraction: Math.random,
+		after(ms, act, signal) {
+			const timer = setTimeout(act, ms);
+			signal.addEventListener("abort", () => clearTimeout(timer));
+		},
 		open: () => openSource(url, types),
 		leadWhenFree(lead, signal) {
 			navigator.locks.request(NAME, { signal }, lead).catch(() => undefined);
@@ -13,7 +26,7 @@ export function browserParts(url: string, types: readonly string[]): SharedParts
 	};
 }
 
-/** EventSource comes back by itself unless it is refused, and then tells what it saw last. */
+/** EventSource comes back by itself, and tells what it saw last, unless it is refused. */
 function openSource(url: string, types: readonly string[]): Source {
 	const events = new EventSource(url);
 	const source: Source = {

@@ -1,5 +1,6 @@
 import { onMount } from "svelte";
 
+import { call } from "../api/client.ts";
 import type { EventData, EventName } from "../api/types.ts";
 import { browserParts } from "./browser.ts";
 import { joinStream, type SharedStream, type StreamEvent, type StreamState } from "./shared.ts";
@@ -76,12 +77,20 @@ export function startLive(): () => void {
 function join(): void {
 	if (joined || state.paused || document.hidden) return;
 	joined = joinStream(
-		browserParts("/api/events", NAMES),
+		browserParts("/api/events", NAMES, mayOpen),
 		(stream) => (state.stream = stream),
 		take,
 	);
 	// Whatever happened meanwhile was missed.
 	if (leftBefore) emit("reset", {});
+}
+
+/** EventSource does not tell why it was refused; a login that is over shows in this call, and ends the stream. */
+function mayOpen(): Promise<boolean> {
+	return call("GET", "/api/me").then(
+		() => true,
+		() => false,
+	);
 }
 
 function leave(): void {
