@@ -45,7 +45,7 @@ export class Jobs {
 		readonly call: CallCoordinator;
 		readonly clock: Clock;
 		readonly newId: () => string;
-		/** Called with a job that went on. */
+		/** Called with a job that began, went on or ended. */
 		readonly tell: (job: Job) => void;
 	}) {
 		this.#call = options.call;
@@ -85,6 +85,7 @@ export class Jobs {
 		};
 		await this.#audit(entry.job, "begun");
 		this.#keep(entry);
+		this.#tell(copyOf(entry.job));
 		const end = this.#run(entry, order).finally(() => this.#ends.delete(end));
 		this.#ends.add(end);
 		return copyOf(entry.job);

@@ -27,6 +27,8 @@ export interface AdminWorld {
 	/** Has so many messages to `mail` fail for good; `heal` lets later attempts succeed. */
 	failMany(count: number): Promise<void>;
 	heal(): void;
+	/** Has retries wait until what it returns is called. */
+	holdRetries(): () => void;
 	/** A group whose producer is gone for good, already in doubt. @returns its id */
 	doubt(): Promise<string>;
 	/** Ends the coordinator, and starts it again. */
@@ -38,7 +40,20 @@ export interface AdminWorld {
 /** Starts coordinator, admin service and sample services in one node. */
 export async function adminWorld(): Promise<AdminWorld> {
 	const cluster = new TestCluster();
-	const broker = cluster.broker("node-1");
+	let held: Promise<void> | undefined;
+	const broker = cluster.broker("node-1", {
+		middlewares: [
+			{
+				localAction(next, { name }) {
+					if (name !== "lottor.messages.retry") return next;
+					return async function (ctx) {
+						await held;
+						return next.call(this, ctx) as unknown;
+					};
+				},
+			},
+		],
+	});
 	const made = {
 		viewer: newAdminToken("vera", "viewer"),
 		operator: newAdminToken("olga", "operator"),
@@ -100,6 +115,11 @@ export async function adminWorld(): Promise<AdminWorld> {
 		},
 		heal() {
 			broken = false;
+		},
+		holdRetries() {
+			let release = () => undefined as void;
+			held = new Promise((done) => (release = done));
+			return release;
 		},
 		async doubt() {
 			const item = prepareItem({

@@ -56,6 +56,7 @@ export const api = {
 		call<Job>("POST", `/api/messages/${action}`, {
 			body: { ...what, ...(why !== "" && { why }) },
 		}),
+	jobs: () => call<{ readonly items: readonly Job[] }>("GET", "/api/jobs"),
 	job: (id: string) => call<Job>("GET", `/api/jobs/${at(id)}`),
 	cancelJob: (id: string) => call<Job>("POST", `/api/jobs/${at(id)}/cancel`, { body: {} }),
 };

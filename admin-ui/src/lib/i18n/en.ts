@@ -257,6 +257,7 @@ export const en = {
 	"history.group": "Group",
 	"history.title": "History",
 
+	"job.by": "begun by {name}",
 	"job.counts": "{done} of {total} · refused: {refused}",
 	"job.discard.cancelled": "Discarding was cancelled",
 	"job.discard.done": "Discarded",

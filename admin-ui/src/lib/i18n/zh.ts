@@ -248,6 +248,7 @@ export const zh: Catalogue = {
 	"history.group": "事务组",
 	"history.title": "历史",
 
+	"job.by": "由 {name} 发起",
 	"job.counts": "{done} / {total} · 被拒绝：{refused}",
 	"job.discard.cancelled": "丢弃已取消",
 	"job.discard.done": "丢弃完成",
