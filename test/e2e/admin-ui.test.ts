@@ -281,6 +281,44 @@ withBrowser("the admin UI", (path) => {
 			await world.sample("success", "After the break");
 		});
 
+		test("is told when a proxy refuses live updates, has them back by itself, and what was missed with them", async () => {
+			await world.sample("success", "Before the break");
+			await page.route("**/api/events", (route) => route.fulfill({ status: 502 }));
+			await page.goto("/groups");
+			await page.locator("[data-live=reconnecting]").getByText("Reconnecting").waitFor();
+			await page.locator("tbody tr").first().waitFor();
+			const rows = await page.locator("tbody tr").count();
+			await world.sample("success", "During the break");
+			await page.unroute("**/api/events");
+			await page.locator("[data-live=open]").waitFor();
+			await page.locator("tbody tr").nth(rows).waitFor();
+			expect(complaints).toEqual([]);
+		});
+
+		test("is asked whether to search on, where the server stopped looking before it found anything", async () => {
+			for (let made = 0; made < 8; made++) await world.sample("success");
+			// The real list, row by row, as if the filter did not match the first seven of them.
+			let empty = 7;
+			await page.route(/\/api\/groups\?/, async (route) => {
+				const url = new URL(route.request().url());
+				if (empty-- <= 0) return route.continue();
+				url.searchParams.set("limit", "1");
+				const answer = await route.fetch({ url: url.href });
+				const body = (await answer.json()) as { next: string | null };
+				const total = url.searchParams.has("cursor") ? null : { count: 0, exact: false };
+				return route.fulfill({ json: { ...body, items: [], total } });
+			});
+			await page.goto("/groups?states=completed");
+			await page.getByText("Nothing found so far").waitFor();
+			await page.getByText("0 loaded").waitFor();
+			expect(await page.getByText("Nothing matches").count()).toBe(0);
+			expect(await violations(page)).toEqual([]);
+			await page.getByRole("button", { name: "Search on" }).click();
+			await page.getByRole("row").filter({ hasText: "Completed" }).first().waitFor();
+			expect(complaints).toEqual([]);
+			await page.unroute(/\/api\/groups\?/);
+		});
+
 		test("has one event stream in all tabs", async () => {
 			const streams: string[] = [];
 			const tabs = await context({ storageState: await page.context().storageState() });
@@ -378,6 +416,46 @@ withBrowser("the admin UI", (path) => {
 		await page.context().close();
 	});
 
+	test("a bulk action that somebody else began is seen, is still there after a reload, and can be cancelled", async () => {
+		await world.sample("consumeFail");
+		const page = await logIn(world.tokens.operator);
+		await page.goto("/messages?states=failed");
+		await page.locator("tbody a").first().waitFor();
+		await page.locator("[data-live=open]").waitFor();
+		const release = world.holdRetries();
+		const begun = await fetch(`${world.url}/api/messages/retry`, {
+			method: "POST",
+			headers: {
+				"Content-Type": "application/json",
+				Authorization: `Bearer ${world.tokens.admin}`,
+			},
+			body: '{"filter":{}}',
+		});
+		expect(begun.status).toBe(202);
+		const job = page.locator("[data-job=running]");
+		await job.getByText("begun by adam").waitFor();
+		await page.reload();
+		await job.getByText("begun by adam").waitFor();
+		expect(await violations(page)).toEqual([]);
+
+		const watching = await logIn(world.tokens.viewer, { viewport: PHONE, colorScheme: "dark" });
+		const seen = watching.locator("[data-job=running]");
+		await seen.getByText("begun by adam").waitFor();
+		expect(await seen.getByRole("button").count()).toBe(0);
+		expect(await violations(watching)).toEqual([]);
+		expect(await tooWide(watching)).toBe(false);
+		await watching.context().close();
+
+		await Promise.all([
+			page.waitForResponse(/\/cancel$/),
+			job.getByRole("button", { name: "Cancel" }).click(),
+		]);
+		release();
+		await page.locator("[data-job=cancelled]").getByText("Retrying was cancelled").waitFor();
+		expect(complaints).toEqual([]);
+		await page.context().close();
+	});
+
 	test("in Chinese, every page speaks Chinese", async () => {
 		const page = await logIn(world.tokens.admin, { locale: "zh-CN" });
 		await page.getByRole("heading", { name: "概览" }).waitFor();
@@ -402,6 +480,7 @@ withBrowser("the admin UI", (path) => {
 	test.each([
 		["light, wide", { viewport: WIDE, colorScheme: "light" }],
 		["dark, 360 px", { viewport: PHONE, colorScheme: "dark" }],
+		["in Chinese", { viewport: WIDE, colorScheme: "dark", locale: "zh-CN" }],
 	] as const)(
 		"axe finds nothing on any page, nor is one wider than the window: %s",
 		async (_, options) => {
@@ -429,10 +508,7 @@ withBrowser("the admin UI", (path) => {
 				await page.locator("h1").waitFor();
 				await page.waitForFunction(() => !document.querySelector(".skeleton"));
 				found.push(...(await violations(page)).map((one) => `${path}: ${one}`));
-				const wide = await page.evaluate(
-					() => document.documentElement.scrollWidth > innerWidth,
-				);
-				if (wide) found.push(`${path} is too wide`);
+				if (await tooWide(page)) found.push(`${path} is too wide`);
 			}
 			await page.context().clearCookies();
 			await page.reload();
@@ -445,6 +521,10 @@ withBrowser("the admin UI", (path) => {
 	);
 });
 
+async function tooWide(page: Page): Promise<boolean> {
+	return page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+}
+
 /** @returns JSON of exactly so many bytes, once it is written without spaces */
 function payloadOf(bytes: number): string {
 	const payload = (user: string) => JSON.stringify({ user, role: "member" });
@@ -452,6 +532,7 @@ function payloadOf(bytes: number): string {
 	return payload("x".repeat(bytes - payload(end).length) + end);
 }
 
+/** @returns what axe finds against the page as it is */
 async function violations(page: Page): Promise<string[]> {
 	const builder = new AxeBuilder({ page }).options({
 		resultTypes: ["violations"],
