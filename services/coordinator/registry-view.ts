@@ -44,6 +44,9 @@ export interface LivingCoordinator extends Owner {
 /** How long somebody who left is remembered, in milliseconds: well over any `deadAfter`. */
 const FORGET_MS = 2 * 3_600_000;
 
+/** Names of services that are remembered, whenever they were last seen. */
+const KNOWN_NAMES = 10_000;
+
 /**
  * Who lives, as this coordinator sees it in Moleculer's registry. A wrong view costs time, never
  * correctness.
@@ -56,7 +59,8 @@ export class RegistryView {
 	/** Names that messages may be sent to, aliases included. */
 	#byTarget = new Map<string, Participant[]>();
 	#services = new Map<string, Owner[]>();
-	#known = new Set<string>();
+	/** Names that were seen, those longest ago first. */
+	readonly #known = new Set<string>();
 	#lastSeen = new Map<string, number>();
 	/** When a node was last seen with a participant store. */
 	readonly #stores = new Map<string, number>();
@@ -91,7 +95,7 @@ export class RegistryView {
 		for (const service of living) {
 			const owner = { nodeID: service.nodeID, instanceID: service.instanceID };
 			this.#lastSeen.set(ownerKey(owner), now);
-			this.#known.add(service.fullName);
+			this.#know(service.fullName);
 			add(this.#services, service.fullName, owner);
 			const participant = participantOf(
 				service.fullName,
@@ -109,7 +113,7 @@ export class RegistryView {
 			this.#participants.push(participant);
 			this.#stores.set(`${owner.nodeID}|${participant.storeId}`, now);
 			for (const name of [participant.service, ...participant.aliases]) {
-				this.#known.add(name);
+				this.#know(name);
 				if (participant.roles.includes("consumer")) add(this.#byTarget, name, participant);
 				this.#pair(before, name, participant.storeId, () => {
 					arrivals.targets.add(name);
@@ -129,6 +133,10 @@ export class RegistryView {
 		for (const times of [this.#lastSeen, this.#stores]) {
 			for (const [key, seen] of times) if (now - seen > FORGET_MS) times.delete(key);
 		}
+		for (const name of this.#known) {
+			if (this.#known.size <= KNOWN_NAMES) break;
+			this.#known.delete(name);
+		}
 		this.#arrivals += arrivals.targets.size + arrivals.storeIds.size;
 		return arrivals;
 	}
@@ -137,6 +145,11 @@ export class RegistryView {
 		const key = `${name}|${storeId}`;
 		this.#pairs.add(key);
 		if (!before.has(key)) arrived();
+	}
+
+	#know(name: string): void {
+		this.#known.delete(name);
+		this.#known.add(name);
 	}
 
 	/** How many arrivals there were: another number means that somebody came. */
@@ -182,9 +195,12 @@ export class RegistryView {
 		return this.#services.has(service);
 	}
 
-	/** Whether a service of this name was ever seen here. */
+	/**
+	 * Whether a service of this name was ever seen here. By number, not by age: a target that is down
+	 * for hours is no unknown one. Peers that announce ever new names push out only those that are gone.
+	 */
 	knows(target: string): boolean {
-		return this.#known.has(target);
+		return this.#known.has(target) || this.#byTarget.has(target) || this.#services.has(target);
 	}
 
 	/**
