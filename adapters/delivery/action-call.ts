@@ -9,7 +9,7 @@ import {
 	STACK_LIMIT,
 } from "../../protocol/index.ts";
 import type { DeliveryHost, SendResult } from "./contract.ts";
-import { notReported } from "./results.ts";
+import { itemError, notReported } from "./results.ts";
 
 /**
  * Delivers to a plain action, `<target>.<type>` (R25): the call's end is the report. The action finds
@@ -39,6 +39,8 @@ export async function callAction(
 		await broker.call(`${envelope.target}.${envelope.type}`, params, options);
 		report = { ...base, result: "consumed" };
 	} catch (error) {
+		if (error instanceof Errors.RequestRejectedError)
+			return { result: "unknown", instance: null, error: itemError(error), ended: true };
 		if (isTransport(error)) return notReported(error, null);
 		report = { ...base, result: "failed", error: failureOf(error) };
 	}
@@ -50,7 +52,6 @@ function isTransport(error: unknown): boolean {
 		error instanceof Errors.ServiceNotFoundError ||
 		error instanceof Errors.ServiceNotAvailableError ||
 		error instanceof Errors.RequestTimeoutError ||
-		error instanceof Errors.RequestRejectedError ||
 		error instanceof Errors.RequestSkippedError ||
 		error instanceof Errors.QueueIsFullError
 	);

@@ -105,4 +105,6 @@ export type SendResult =
 			readonly error: ItemError;
 			/** The instance answered, with what is no answer. */
 			readonly garbled?: boolean;
+			/** Its node has left; whether it ran before, nobody knows. */
+			readonly ended?: boolean;
 	  };

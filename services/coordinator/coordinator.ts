@@ -21,6 +21,7 @@ import type { Engine } from "./engine.ts";
 import { Fences } from "./fences.ts";
 import { Flights } from "./flights.ts";
 import { Intake } from "./intake.ts";
+import { Landings } from "./landings.ts";
 import { Lane } from "./lane.ts";
 import { meters } from "./meters.ts";
 import { Operator } from "./operator.ts";
@@ -95,14 +96,25 @@ export class CoordinatorCore {
 		};
 		this.startedAt = engine.settings.clock.now();
 		const fences = new Fences(this.engine);
-		this.#dispatcher = new Dispatcher(this.engine, fences, async (report, nodeID) => {
-			const [answer] = await this.intake.report([report], nodeID);
-			return answer?.result === "ok" || answer?.result === "already";
-		});
+		const landings: Landings = new Landings(
+			this.engine,
+			(id) => this.#dispatcher.landed(id),
+			() => void looks.go(),
+		);
+		const looks = new Lane(() => this.#guard(() => landings.pass()));
+		this.#dispatcher = new Dispatcher(
+			this.engine,
+			fences,
+			async (report, nodeID) => {
+				const [answer] = await this.intake.report([report], nodeID);
+				return answer?.result === "ok" || answer?.result === "already";
+			},
+			(target) => landings.took(target),
+		);
 		this.intake = new Intake(this.engine, this.#dispatcher);
 		this.#asker = new Asker(this.engine, this.#dispatcher, fences);
 		this.#checkBack = new CheckBack(this.engine, this.intake, this.#dispatcher);
-		this.#lanes = [
+		const passes = [
 			() => this.#checkBack.pass(),
 			() => this.#asker.pass(),
 			async () => {
@@ -110,7 +122,8 @@ export class CoordinatorCore {
 				await this.#dispatcher.pass();
 			},
 			() => this.#purge(),
-		].map((pass) => new Lane(() => this.#guard(pass)));
+		];
+		this.#lanes = [looks, ...passes.map((pass) => new Lane(() => this.#guard(pass)))];
 		this.operator = new Operator(this.engine, {
 			fences,
 			checkBack: this.#checkBack,

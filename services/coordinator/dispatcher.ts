@@ -1,11 +1,12 @@
 import type { Outgoing, SendResult } from "../../adapters/delivery/index.ts";
-import type { Claimed } from "../../adapters/coordinator-store/index.ts";
+import type { ApplyResult, Claimed } from "../../adapters/coordinator-store/index.ts";
 import {
 	type Change,
 	type DispatchLease,
 	type Envelope,
 	type GroupRecord,
 	makeReceipt,
+	messageId,
 	type MessageEvent,
 	type MessageRecord,
 	needsFence,
@@ -41,25 +42,33 @@ export class Dispatcher {
 	readonly #engine: Engine;
 	readonly #fences: Fences;
 	readonly #report: (report: Report, nodeID: string) => Promise<boolean>;
+	readonly #took: (target: string) => void;
 	/** What a commit can be dispatched to in the same write; kept up to date, shared with the store. */
 	readonly #ready = new Map<string, { storeId: string | null; ackTimeout?: number }>();
 	/** Steps of delivery under way, and sends whose items have not all been settled. */
 	readonly #underway = new Set<Promise<void>>();
+	/** Targets that were found to have no room. */
+	readonly #full = new Set<string>();
 	/** How often the broker came back. */
 	#returns = 0;
 	/** Targets whose instances have stores of their own (R3). */
 	#partitioned: readonly string[] = [];
 	#stopped = false;
 
-	/** @param report stores a report that came as an answer of a node; tells whether it is stored */
+	/**
+	 * @param report stores a report that came as an answer of a node; tells whether it is stored
+	 * @param took told of the target of each message that is stored as sent
+	 */
 	constructor(
 		engine: Engine,
 		fences: Fences,
 		report: (report: Report, nodeID: string) => Promise<boolean>,
+		took: (target: string) => void,
 	) {
 		this.#engine = engine;
 		this.#fences = fences;
 		this.#report = report;
+		this.#took = took;
 	}
 
 	/** Work sent by this coordinator from now on is taken up by others. */
@@ -91,19 +100,12 @@ export class Dispatcher {
 	/** Works out anew what can be sent to; call when the registry changed. */
 	refresh(): void {
 		this.#ready.clear();
+		this.#full.clear();
 		if (this.#stopped) return;
-		const { view, settings } = this.#engine;
+		const { view } = this.#engine;
 		this.#partitioned = [...view.targets].filter((target) => view.storeOf(target) === null);
-		for (const target of view.targets) this.#refreshTarget(target);
-		for (const service of view.services) {
-			for (const plain of PLAIN_ROUTES) {
-				if (!this.#canSend(plain)) continue;
-				this.#ready.set(readyKey({ target: service, plain }), {
-					storeId: null,
-					ackTimeout: settings.plainTimeout,
-				});
-			}
-		}
+		for (const target of new Set([...view.targets, ...view.services]))
+			this.#refreshTarget(target);
 	}
 
 	/** The broker can be reached again, or no longer: what waited for it may go. */
@@ -121,10 +123,26 @@ export class Dispatcher {
 	}
 
 	#refreshTarget(target: string): void {
+		const { view, flights, settings } = this.#engine;
+		if (flights.room(target) === 0) {
+			this.#hasNoRoom(target);
+			return;
+		}
+		this.#full.delete(target);
 		const bind = this.#canSend(false) ? this.#bindingFor(target) : undefined;
-		if (bind === undefined || this.#engine.flights.room(target) === 0)
-			this.#ready.delete(target);
+		if (bind === undefined) this.#ready.delete(target);
 		else this.#ready.set(target, { storeId: bind });
+		for (const plain of PLAIN_ROUTES) {
+			const key = readyKey({ target, plain });
+			if (!view.serves(target) || !this.#canSend(plain)) this.#ready.delete(key);
+			else this.#ready.set(key, { storeId: null, ackTimeout: settings.plainTimeout });
+		}
+	}
+
+	#hasNoRoom(target: string): void {
+		this.#full.add(target);
+		for (const plain of [false, ...PLAIN_ROUTES] as const)
+			this.#ready.delete(readyKey({ target, plain }));
 	}
 
 	/** The store that a new message to this target gets bound to; undefined: it can't be sent now. */
@@ -143,11 +161,12 @@ export class Dispatcher {
 		const sending: MessageRecord[] = [];
 		for (const message of group.messages) {
 			if (message.state !== "delivering") continue;
-			if (!message.plain && this.#engine.flights.room(message.target) === 0) {
+			if (this.#engine.flights.room(message.target) === 0) {
 				over.push(this.#change(group, message, this.#noRoom(message.target)));
 				continue;
 			}
-			this.#engine.flights.take(message.id, message.target);
+			this.#take(message);
+			this.#stored(message);
 			sending.push(message);
 		}
 		this.#send(claimed, sending);
@@ -163,8 +182,21 @@ export class Dispatcher {
 		}
 	}
 
+	#take(message: MessageRecord, suspect = false): void {
+		const { flights, settings } = this.#engine;
+		const { id, target, plain } = message;
+		// Nobody can be asked whether a plain target still has it.
+		if (plain) flights.take(id, target, suspect, settings.plainTimeout + settings.askTimeout);
+		else flights.take(id, target, suspect);
+	}
+
+	#stored({ id, target }: MessageRecord): void {
+		this.#engine.flights.stored(id);
+		this.#took(target);
+	}
+
 	#noRoom(target: string) {
-		this.#ready.delete(target);
+		this.#hasNoRoom(target);
 		return {
 			type: "refused",
 			delay: PARK_MS,
@@ -201,24 +233,32 @@ export class Dispatcher {
 		const changes: MessageChange[] = [];
 		const sending: { claimed: Claimed; index: number }[] = [];
 		const complete = new Map<Claimed, Claimed>();
-		for (const { claimed, message } of due) {
-			const change = await this.#step(claimed.group, message, starved);
-			if (!change) continue;
-			changes.push(change);
-			if (change.event.type !== "sent") continue;
-			let full = complete.get(claimed) ?? claimed;
-			// It may have become due after the claim, which brings the payloads of what was due then.
-			if (!currentPayload(full.payloads, message)) {
-				full = { ...claimed, payloads: await store.payloads(claimed.group.id) };
-				complete.set(claimed, full);
+		let results: ApplyResult[];
+		try {
+			for (const { claimed, message } of due) {
+				const change = await this.#step(claimed.group, message, starved);
+				if (!change) continue;
+				changes.push(change);
+				if (change.event.type !== "sent") continue;
+				let full = complete.get(claimed) ?? claimed;
+				// It may have become due after the claim, which brings the payloads of what was due then.
+				if (!currentPayload(full.payloads, message)) {
+					full = { ...claimed, payloads: await store.payloads(claimed.group.id) };
+					complete.set(claimed, full);
+				}
+				sending.push({ claimed: full, index: message.index });
 			}
-			sending.push({ claimed: full, index: message.index });
-		}
-		const results = await apply(this.#engine, changes).finally(() => {
+			results = await apply(this.#engine, changes);
+		} catch (error) {
+			// Stored as sent or not, none of it is sent.
+			for (const { id, index, event } of changes)
+				if (event.type === "sent") this.landed(messageId(id, index));
+			throw error;
+		} finally {
 			this.#wakeStarved(starved);
 			if (view.arrivals !== arrivals || this.#returns !== returns)
 				this.wakeAgain(due.map(({ message }) => message.target));
-		});
+		}
 		const sent = new Map<Claimed, MessageRecord[]>();
 		let place = 0;
 		changes.forEach((change, index) => {
@@ -229,8 +269,12 @@ export class Dispatcher {
 			const id = entry.claimed.group.messages[entry.index]?.id ?? "";
 			const message =
 				result?.result === "done" ? result.group.messages[entry.index] : undefined;
-			if (!message) this.landed(id);
-			else sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
+			if (!message) {
+				this.landed(id);
+				return;
+			}
+			this.#stored(message);
+			sent.set(entry.claimed, [...(sent.get(entry.claimed) ?? []), message]);
 		});
 		for (const [one, messages] of sent) this.#send(one, messages);
 	}
@@ -270,6 +314,11 @@ export class Dispatcher {
 				parked: true,
 				why,
 			});
+		const full = () => {
+			starved.add(target);
+			this.#hasNoRoom(target);
+			return wait("maxInFlight reached");
+		};
 		if (!this.#canSend(message.plain)) {
 			return wait("LOTTOR_CHANNEL_UNAVAILABLE: the message broker can't be reached");
 		}
@@ -281,7 +330,8 @@ export class Dispatcher {
 				instance: null,
 				ackTimeout: settings.plainTimeout,
 			} as const;
-			flights.take(message.id, target);
+			if (flights.room(target) === 0) return full();
+			this.#take(message);
 			return this.#change(group, message, event);
 		}
 		if (view.storeOf(target) === undefined && view.instances(target, null).length > 0) {
@@ -307,11 +357,7 @@ export class Dispatcher {
 			}
 			if (fenced !== "fenced") return undefined;
 		}
-		if (flights.room(target) === 0) {
-			starved.add(target);
-			this.#ready.delete(target);
-			return wait("maxInFlight reached");
-		}
+		if (flights.room(target) === 0) return full();
 		// One by one, so that it is known of which message an instance died (R23).
 		const suspect = message.vanished > 0;
 		if (suspect && flights.hasSuspect(target)) {
@@ -322,7 +368,7 @@ export class Dispatcher {
 				why: "another message over which an instance ended goes first",
 			});
 		}
-		flights.take(message.id, target, suspect);
+		this.#take(message, suspect);
 		const { ackTimeout } = settings;
 		return this.#change(group, message, { type: "sent", storeId, instance: null, ackTimeout });
 	}
@@ -332,7 +378,7 @@ export class Dispatcher {
 		const { flights } = this.#engine;
 		const target = flights.land(id);
 		if (target === undefined) return;
-		if (!this.#stopped && !this.#ready.has(target)) this.#refreshTarget(target);
+		if (!this.#stopped && this.#full.has(target)) this.#refreshTarget(target);
 		if (flights.isHungry(target)) this.#engine.wakeAt(this.#engine.store.now());
 	}
 
@@ -405,6 +451,7 @@ export class Dispatcher {
 				return false;
 			}
 			case "unknown": {
+				if (result.ended) this.landed(message.id);
 				flights.note(message.id, result.instance);
 				if (result.garbled) this.#garbled(message, result.instance?.nodeID ?? "?");
 				if (result.instance === null || view.isLiving(result.instance)) return false;

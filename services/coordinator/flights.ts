@@ -1,17 +1,29 @@
 import type { Clock, Owner } from "../../protocol/index.ts";
 
-interface Flight {
+/** From a send to the first look at what became of it, where room is short; in milliseconds. */
+export const FIRST_LOOK_MS = 50;
+/** The same where there is room enough. */
+const CALM_LOOK_MS = 1_000;
+
+/** A message under way. Each send is another flight. */
+export interface Flight {
+	readonly id: string;
 	readonly target: string;
 	/** Instances ended while they had it. */
 	readonly suspect: boolean;
+	/** When it was sent. */
+	since: number;
 	/** When it no longer takes room, unless it is asked about until then. */
 	until: number;
+	/** From when on the store is asked whether it ended elsewhere. */
+	lookAt: number;
 	instance: Owner | null;
 }
 
 /**
  * Messages that this coordinator has under way, to hold each target to its limit (R21). Only a
- * memory aid: it may forget, the store does not.
+ * memory aid: it may forget, the store does not. What ends at another coordinator is not heard of
+ * here: who has too much under way, or for long, looks in the store (see {@link Landings}).
  */
 export class Flights {
 	readonly #clock: Clock;
@@ -36,7 +48,10 @@ export class Flights {
 
 	/** All messages under way. */
 	get size(): number {
-		return this.#byId.size;
+		const now = this.#clock.now();
+		let size = 0;
+		for (const { until } of this.#byId.values()) if (until > now) size++;
+		return size;
 	}
 
 	/** How many more the target may take now. */
@@ -45,13 +60,60 @@ export class Flights {
 		return Math.max(this.#limit - this.count(target), 0);
 	}
 
-	/** @param suspect whether instances ended while they had it */
-	take(id: string, target: string, suspect = false): void {
-		const until = this.#clock.now() + this.#forgetAfter;
-		this.#byId.set(id, { target, suspect, until, instance: this.instanceOf(id) });
+	/**
+	 * Takes room for a message that is about to be stored as sent.
+	 *
+	 * @param suspect whether instances ended while they had it
+	 * @param lasts milliseconds that it takes room for at the most
+	 */
+	take(id: string, target: string, suspect = false, lasts = this.#forgetAfter): void {
+		const since = this.#clock.now();
+		const until = since + lasts;
+		// Before it is stored as sent, the store would say that it is not under way.
+		const lookAt = Number.POSITIVE_INFINITY;
+		const instance = this.instanceOf(id);
+		this.#byId.set(id, { id, target, suspect, since, until, lookAt, instance });
 		const ids = this.#byTarget.get(target);
 		if (ids) ids.add(id);
 		else this.#byTarget.set(target, new Set([id]));
+	}
+
+	/** The message is stored as sent. */
+	stored(id: string): void {
+		const flight = this.#byId.get(id);
+		if (flight) this.looked(flight);
+	}
+
+	/** Whether half of the target's room is taken, or more. */
+	isCrowded(target: string): boolean {
+		return this.count(target) * 2 >= this.#limit;
+	}
+
+	/** @returns flights that may have ended elsewhere by now */
+	toLook(): Flight[] {
+		const now = this.#clock.now();
+		return [...this.#byId.values()].filter((flight) => this.#lookAt(flight) <= now);
+	}
+
+	/** When somebody is to look next for the sake of a target whose room is short. */
+	nextLook(): number {
+		let next = Number.POSITIVE_INFINITY;
+		for (const [target, ids] of this.#byTarget) {
+			if (!this.isCrowded(target)) continue;
+			for (const id of ids) next = Math.min(next, this.#byId.get(id)?.lookAt ?? next);
+		}
+		return next;
+	}
+
+	/** It is still under way: the older it is, the longer nobody looks again. */
+	looked(flight: Flight): void {
+		const now = this.#clock.now();
+		flight.lookAt = now + Math.max(now - flight.since, FIRST_LOOK_MS);
+	}
+
+	/** Whether it is the last flight of its message, and has not landed. */
+	has(flight: Flight): boolean {
+		return this.#byId.get(flight.id) === flight;
 	}
 
 	/** Whether a message is under way to the target over which instances have ended. */
@@ -73,9 +135,13 @@ export class Flights {
 
 	/** The message is still with its target, and is asked about again after `delay` milliseconds. */
 	renew(id: string, target: string, delay: number): void {
-		this.take(id, target, this.#byId.get(id)?.suspect ?? false);
+		const before = this.#byId.get(id);
+		this.take(id, target, before?.suspect ?? false);
 		const flight = this.#byId.get(id);
-		if (flight) flight.until += delay;
+		if (!flight) return;
+		flight.until += delay;
+		flight.since = before?.since ?? flight.since;
+		this.looked(flight);
 	}
 
 	/** To whom a message went, where this coordinator knows. */
@@ -116,6 +182,10 @@ export class Flights {
 	/** Nothing waits for this target any more. */
 	feed(target: string): void {
 		this.#starved.delete(target);
+	}
+
+	#lookAt({ target, lookAt, since }: Flight): number {
+		return this.isCrowded(target) ? lookAt : Math.max(lookAt, since + CALM_LOOK_MS);
 	}
 
 	#forgetOld(target: string): void {

@@ -57,7 +57,7 @@ export interface CoordinatorOptions {
 		readonly factor?: number;
 		readonly maxDelay?: Duration;
 	};
-	/** Messages under way to one target at once (R21). @default 256 */
+	/** Messages that this coordinator has under way to one target at once (R21). @default 256 */
 	readonly maxInFlight?: number;
 	/** Instances of a target lost while they ran a message before it fails for good (R23). @default 5 */
 	readonly maxVanished?: number;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
 
 import { sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.ts";
-import type { Envelope, Report } from "../../protocol/index.ts";
+import type { Envelope, PrepareMessage, Report } from "../../protocol/index.ts";
 import { reportOf, scripted, TestCoordinator } from "../support/coordinator.ts";
 import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
@@ -26,10 +26,14 @@ const never = () =>
 const payload = (bytes: number) => JSON.stringify("x".repeat(bytes - 2));
 
 /** Commits so many groups of one message, one after the other. @returns their ids */
-async function committed(count: number, target = "auth"): Promise<string[]> {
+async function committed(
+	count: number,
+	target = "auth",
+	message: Partial<PrepareMessage> = {},
+): Promise<string[]> {
 	const ids: string[] = [];
 	for (let n = 0; n < count; n++) {
-		ids.push(await lottor.prepare([{ target }]));
+		ids.push(await lottor.prepare([{ target, ...message }]));
 		await lottor.commit(ids[n] as string);
 	}
 	return ids;
@@ -86,6 +90,39 @@ describe("nobody is held up by", () => {
 		const id = await lottor.prepare([{}]);
 		await lottor.call("commit", { items: [{ id, storeId: "store-user" }] });
 		await until(async () => (await lottor.group(id)).state === "completed");
+	});
+
+	test("a plain target that answers no call, which is called no more often than it may have at once", async () => {
+		let calls = 0;
+		let hangs = true;
+		const release: (() => void)[] = [];
+		const plain = {
+			name: "plain",
+			actions: {
+				t(): Promise<void> | undefined {
+					calls++;
+					return hangs ? new Promise((resolve) => release.push(resolve)) : undefined;
+				},
+			},
+		};
+		lottor = await TestCoordinator.start({ maxInFlight: 4 }, plain, scripted("auth").schema);
+		// By one commit, which finds that there was room, and by others after it.
+		const wide = await lottor.prepare(
+			Array.from({ length: 10 }, () => ({ target: "plain", deliver: "action" as const })),
+		);
+		await lottor.commit(wide);
+		const ids = [wide, ...(await committed(10, "plain", { deliver: "action" }))];
+		await lottor.due(30_000);
+		expect(calls).toBe(4);
+		expect(await states(await committed(10))).toEqual(new Set(["completed"]));
+		hangs = false;
+		for (const end of release) end();
+		await until(async () => {
+			await lottor.due();
+			const left = await states(ids);
+			return left.size === 1 && left.has("completed");
+		});
+		expect(calls).toBe(20);
 	});
 
 	test("a target that does not live, while much waits for it", async () => {

@@ -600,6 +600,49 @@ describe("delivery", () => {
 		]);
 	});
 
+	test("R25 what a plain target had when its node ended takes no room at its next start", async () => {
+		const calls: number[] = [];
+		const plain = (life: number) => ({
+			name: "plain",
+			actions: {
+				t: () => {
+					calls.push(life);
+					return life === 1 ? new Promise(() => undefined) : "fine";
+				},
+			},
+		});
+		const live = async (life: number) => {
+			const broker = new ServiceBroker({
+				nodeID: "plain",
+				logger: false,
+				transporter: "Fake",
+			});
+			broker.createService(plain(life));
+			await broker.start();
+			others.push(broker);
+			return broker;
+		};
+		lottor = await TestCoordinator.startConnected({ maxInFlight: 1 });
+		const first = await live(1);
+		await until(() => seen("plain") === 1);
+		const ids: string[] = [];
+		for (let n = 0; n < 2; n++) {
+			ids.push(await lottor.prepare([{ target: "plain", deliver: "action" }]));
+			await lottor.call("commit", { items: [{ id: ids[n], storeId: "store-user" }] });
+		}
+		await until(() => calls.length === 1);
+		others.pop();
+		await first.stop();
+		await until(() => seen("plain") === 0);
+		await live(2);
+		await until(async () => {
+			await lottor.due();
+			return (await lottor.group(ids[1] ?? "")).state === "completed";
+		});
+		expect(calls).toEqual([1, 2]);
+		expect(await lottor.message(ids[0] ?? "")).toMatchObject({ state: "delivering" });
+	});
+
 	test("R28 a call that ends in an error says nothing of the handler: no attempt is used", async () => {
 		const auth = scripted("auth");
 		auth.consume = () => {

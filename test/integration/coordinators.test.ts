@@ -9,6 +9,8 @@ import { slotOf, sqliteCoordinatorStore } from "../../adapters/coordinator-store
 import {
 	type CheckAnswer,
 	type ConsumeAnswer,
+	type GroupEvent,
+	type MessageEvent,
 	newGroupId,
 	type PrepareAnswer,
 	systemRandom,
@@ -65,11 +67,50 @@ async function prepared(at: ServiceBroker, target: string, source = "user"): Pro
 	return item.id;
 }
 
+/** Prepares a group that falls into the share of one of these coordinators. */
+async function preparedIn(
+	nodeID: string,
+	coordinators: readonly ServiceBroker[],
+	target: string,
+): Promise<string> {
+	const living = coordinators.map((one) => ({ nodeID: one.nodeID, instanceID: one.instanceID }));
+	const self = living.find((one) => one.nodeID === nodeID) as (typeof living)[number];
+	const slots = new Set(slotsOf(self, living));
+	for (;;) {
+		const id = await prepared(coordinators[0] as ServiceBroker, target);
+		if (slots.has(slotOf(id))) return id;
+	}
+}
+
 const sees = (at: ServiceBroker, services: number) =>
 	until(() => (at.registry.getServiceList({ skipInternal: true }) as []).length === services);
 
 async function view(at: ServiceBroker, id: string): Promise<GroupView> {
 	return at.call<GroupView, object>("lottor.groups.get", { id }, { nodeID: at.nodeID });
+}
+
+/** A store on the shared file in whose way a coordinator falls asleep before it stores such an event. */
+function fallingAsleep(type: MessageEvent["type"] | GroupEvent["type"]) {
+	const store = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
+	const apply = store.apply.bind(store);
+	let sleeps: () => void = () => undefined;
+	const asleep = new Promise<void>((resolve) => (sleeps = resolve));
+	let wake: () => void = () => undefined;
+	const sleeping = new Promise<void>((resolve) => (wake = resolve));
+	store.apply = async (changes) => {
+		if (changes.some((one) => "event" in one && one.event.type === type)) {
+			sleeps();
+			await sleeping;
+		}
+		return apply(changes);
+	};
+	return { store, asleep, wake };
+}
+
+/** @returns messages under way, by coordinator */
+async function inFlight(at: ServiceBroker): Promise<Record<string, number>> {
+	const all = await at.call<CoordinatorView[]>("lottor.coordinators");
+	return Object.fromEntries(all.map((one) => [one.nodeID, one.status?.inFlight ?? -1]));
 }
 
 describe("several coordinators on one store", () => {
@@ -139,11 +180,7 @@ describe("several coordinators on one store", () => {
 		const [a, b] = [await coordinator("a"), await coordinator("b", { pollInterval: "1h" })];
 		await node("auths", auth.schema);
 		await Promise.all([sees(a, 3), sees(b, 3)]);
-		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
-		const slots = new Set(slotsOf({ nodeID: "b", instanceID: b.instanceID }, living));
-		let id: string;
-		do id = await prepared(a, "auth");
-		while (!slots.has(slotOf(id)));
+		const id = await preparedIn("b", [a, b], "auth");
 		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "a" });
 		await until(async () => (await view(a, id)).group.messages[0]?.attempts === 1);
 		await clock.advance(250);
@@ -208,43 +245,143 @@ describe("several coordinators on one store", () => {
 			result: "reported",
 			report: reportOf(envelope, { delay: 300_000 }),
 		});
-		const store = sqliteCoordinatorStore({ file: join(folder, "lottor.db"), clock });
-		const apply = store.apply.bind(store);
-		let asleep = false;
-		let wake: () => void = () => undefined;
-		const sleeping = new Promise<void>((resolve) => (wake = resolve));
-		store.apply = async (changes) => {
-			if (changes.some((one) => "event" in one && one.event.type === "sent")) {
-				asleep = true;
-				await sleeping;
-			}
-			return apply(changes);
-		};
-		const [a, b] = [await coordinator("a", { store }), await coordinator("b")];
+		const sleepy = fallingAsleep("sent");
+		const [a, b] = [await coordinator("a", { store: sleepy.store }), await coordinator("b")];
 		await Promise.all([sees(a, 2), sees(b, 2)]);
-		const living = [a, b].map(({ nodeID, instanceID }) => ({ nodeID, instanceID }));
-		const slots = new Set(slotsOf({ nodeID: "a", instanceID: a.instanceID }, living));
-		let id: string;
-		do id = await prepared(a, "auth");
-		while (!slots.has(slotOf(id)));
+		const id = await preparedIn("a", [a, b], "auth");
 		await b.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "b" });
 		await runDue(b);
 		// It waits for its target now: whoever finds that first, which is one that falls asleep.
 		await node("auths", auth.schema);
 		await Promise.all([sees(a, 3), sees(b, 3)]);
 		const sleeper = runDue(a);
-		await until(() => asleep);
+		await sleepy.asleep;
 		await until(async () => {
 			await clock.advance(1_000);
 			await runDue(b);
 			return (await view(b, id)).group.messages[0]?.attempts === 1;
 		});
 		const before = await view(b, id);
-		wake();
+		sleepy.wake();
 		await sleeper;
 
 		expect(await view(b, id)).toEqual(before);
 		expect(auth.consumed).toHaveLength(1);
+	});
+
+	test("R20 one that falls asleep after a check-back changes nothing when it wakes up", async () => {
+		const user = scripted("user");
+		user.check = () => ({ result: "unknown", why: "asked" });
+		const sleepy = fallingAsleep("checked");
+		const [a, b] = [await coordinator("a", { store: sleepy.store }), await coordinator("b")];
+		await node("users", user.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const id = await preparedIn("a", [a, b], "auth");
+		await clock.advance(10_000);
+		const sleeper = runDue(a);
+		await sleepy.asleep;
+		await until(async () => {
+			await clock.advance(1_000);
+			await runDue(b);
+			return (await view(b, id)).group.checks === 1;
+		});
+		const before = await view(b, id);
+		sleepy.wake();
+		await sleeper;
+
+		expect(await view(b, id)).toEqual(before);
+		expect(user.checked.filter((item) => item.id === id)).toHaveLength(2);
+	});
+
+	test("R20 one that falls asleep after it asked a target changes nothing when it wakes up", async () => {
+		const auth = scripted("auth");
+		auth.consume = () => ({ result: "accepted" });
+		const sleepy = fallingAsleep("asked");
+		const [a, b] = [await coordinator("a", { store: sleepy.store }), await coordinator("b")];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const id = await preparedIn("a", [a, b], "auth");
+		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "a" });
+		await until(() => auth.consumed.length === 1);
+		await clock.advance(10_000);
+		const sleeper = runDue(a);
+		await sleepy.asleep;
+		await until(async () => {
+			await clock.advance(1_000);
+			await runDue(b);
+			return (await view(b, id)).group.messages[0]?.asks === 1;
+		});
+		const before = await view(b, id);
+		sleepy.wake();
+		await sleeper;
+
+		expect(await view(b, id)).toEqual(before);
+		expect(auth.asked).toHaveLength(2);
+	});
+
+	test("R21 what is reported to another coordinator frees its room at the one that sent it", async () => {
+		const auth = scripted("auth");
+		auth.consume = () => ({ result: "accepted" });
+		const limits = { maxInFlight: 4 };
+		const [a, b] = [await coordinator("a", limits), await coordinator("b", limits)];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const ids: string[] = [];
+		for (let n = 0; n < 40; n++) ids.push(await preparedIn("a", [a, b], "auth"));
+		const items = ids.map((id) => ({ id, storeId: "store-user" }));
+		await a.call("lottor.commit", { items }, { nodeID: "a" });
+		await until(() => auth.consumed.length === 4);
+		expect(await inFlight(a)).toEqual({ a: 4, b: 0 });
+		let reported = 0;
+		const begin = clock.now();
+		await until(async () => {
+			const reports = auth.consumed.slice(reported).map((envelope) => reportOf(envelope));
+			reported += reports.length;
+			expect(reports.length).toBeLessThanOrEqual(4);
+			if (reports.length > 0)
+				await b.call("lottor.report", { items: reports }, { nodeID: "b" });
+			await clock.advance(50);
+			return reported === 40;
+		});
+		expect(clock.now() - begin).toBeLessThan(5_000);
+		const groups = await Promise.all(ids.map((id) => view(b, id)));
+		expect(new Set(groups.map(({ group }) => group.state))).toEqual(new Set(["completed"]));
+		await clock.advance(2_000);
+		await until(async () => {
+			const left = await inFlight(a);
+			return left["a"] === 0 && left["b"] === 0;
+		});
+	});
+
+	test("R21 what a coordinator that died had taken reports of takes no room, either", async () => {
+		const auth = scripted("auth");
+		auth.consume = () => ({ result: "accepted" });
+		const [a, b] = [await coordinator("a", { maxInFlight: 4 }), await coordinator("b")];
+		await node("auths", auth.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		const ids: string[] = [];
+		for (let n = 0; n < 4; n++) ids.push(await prepared(a, "auth"));
+		const items = ids.map((id) => ({ id, storeId: "store-user" }));
+		await a.call("lottor.commit", { items }, { nodeID: "a" });
+		await until(() => auth.consumed.length === 4);
+		const reports = auth.consumed.map((envelope) => reportOf(envelope));
+		await b.call("lottor.report", { items: reports }, { nodeID: "b" });
+		brokers.splice(brokers.indexOf(b), 1);
+		await b.stop();
+		await clock.advance(2_000);
+		await until(async () => (await inFlight(a))["a"] === 0);
+	});
+
+	test("how late it was with the oldest work, each tells", async () => {
+		const user = scripted("user");
+		const [a, b] = [await coordinator("a"), await coordinator("b", { pollInterval: "1h" })];
+		await node("users", user.schema);
+		await Promise.all([sees(a, 3), sees(b, 3)]);
+		await preparedIn("b", [a, b], "auth");
+		await clock.advance(12_000);
+		await runDue(b);
+		const all = await a.call<CoordinatorView[]>("lottor.coordinators");
+		expect(all.find(({ nodeID }) => nodeID === "b")?.status?.lag).toBe(2_000);
 	});
 
 	test("one whose sends don't end stops all the same", async () => {
