@@ -57,6 +57,11 @@ export class SteppedClock implements Clock {
 	}
 }
 
+/** Lets the loop turn so many times. */
+export async function turns(count: number): Promise<void> {
+	for (let turn = 0; turn < count; turn++) await new Promise((resolve) => setImmediate(resolve));
+}
+
 /** A source of randomness that gives the same numbers for the same seed. */
 export function seededRandom(seed: number): Random {
 	let state = seed >>> 0;

@@ -3,6 +3,7 @@ import type { CoordinatorStore } from "../../../adapters/coordinator-store/index
 import type { Delivery } from "../../../adapters/delivery/index.ts";
 import type { ParticipantStore } from "../../../adapters/participant-store/index.ts";
 import { COORDINATOR_SERVICE } from "../../../protocol/index.ts";
+import type { Post } from "./file-broker.ts";
 import { type Contract, kindOf, type Point } from "./points.ts";
 
 /** One process start as its fault points see it. */
@@ -19,6 +20,9 @@ type Call = (...args: unknown[]) => unknown;
 
 const PARTICIPANT_ACTION = /\.reliable\.(\w+)$/;
 
+/** The service without the mixin, whose action is called instead (R25). */
+export const PLAIN_TARGET = "till";
+
 /** What a dead process would have been answered. */
 function never(): Promise<never> {
 	return new Promise(() => undefined);
@@ -31,7 +35,7 @@ async function pass(
 	run: () => Promise<unknown>,
 ): Promise<unknown> {
 	const kind = kindOf(contract, call);
-	if (kind === undefined || kind === "spare") {
+	if (kind === undefined) {
 		throw new Error(`${contract}.${call} has no fault point: list its kind in CONTRACTS`);
 	}
 	const isPoint = kind === "write" || kind === "work" || kind === "send";
@@ -82,6 +86,19 @@ export function watchCoordinatorStore(store: CoordinatorStore, life: Life): Coor
 	return wrap("coordinator", store, life);
 }
 
+/** The store, of which a claim that brings something is told before its caller gets it. */
+export function tellClaims(store: CoordinatorStore, told: () => Promise<void>): CoordinatorStore {
+	const claim: CoordinatorStore["claim"] = async (request) => {
+		const claimed = await store.claim(request);
+		if (claimed.length > 0) await told();
+		return claimed;
+	};
+	return new Proxy(store, {
+		get: (target, name) =>
+			name === "claim" ? claim : (Reflect.get(target, name, target) as unknown),
+	});
+}
+
 /** The store with fault points. */
 export function watchParticipantStore(store: ParticipantStore, life: Life): ParticipantStore {
 	return wrap("participant", store, life);
@@ -90,6 +107,11 @@ export function watchParticipantStore(store: ParticipantStore, life: Life): Part
 /** The adapter with fault points. */
 export function watchDelivery(delivery: Delivery, life: Life): Delivery {
 	return wrap("delivery", delivery, life);
+}
+
+/** The way to the broker, with fault points. */
+export function watchPost(post: Post, life: Life): Post {
+	return wrap("channel", post, life);
 }
 
 /** Fault points at every call between the parts. */
@@ -103,6 +125,7 @@ export function watchCalls(life: Life): Middleware {
 				if (service === COORDINATOR_SERVICE) {
 					return pass(life, "lottor", path.join("."), run);
 				}
+				if (service === PLAIN_TARGET) return pass(life, "plain", "call", run);
 				const call = PARTICIPANT_ACTION.exec(action)?.[1];
 				return call === undefined ? run() : pass(life, "reliable", call, run);
 			};

@@ -49,6 +49,10 @@ export interface MatrixResult {
 	ok: boolean;
 }
 
+/** Where a sample is taken: how often a crash at the same point is considered, and what part of the rest. */
+const ALWAYS_TIMES = 3;
+const SAMPLED = 0.1;
+
 /** How long nothing runs after a crash: less, and more, than leases, time-outs and retries take. */
 const OUTAGES_MS = [1_000, 15_000, 600_000];
 
@@ -197,7 +201,9 @@ class ScenarioRun {
 	#isWanted(point: Point): boolean {
 		const seen = (this.#seen.get(point) ?? 0) + 1;
 		this.#seen.set(point, seen);
-		return seen <= (this.#options.times ?? Infinity);
+		if (seen > (this.#options.times ?? Infinity)) return false;
+		if (this.#options.most === undefined || seen <= ALWAYS_TIMES) return true;
+		return this.#random.fraction() < SAMPLED;
 	}
 
 	#keyOf(remains: Remains): string {

@@ -2,11 +2,19 @@ import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DatabaseSync } from "node:sqlite";
-import { audit, type Breaches, isQuiet, keptRows, type Told } from "./ledger.ts";
+import { turns } from "./clock.ts";
+import {
+	audit,
+	type Breaches,
+	isQuiet,
+	keptRows,
+	rowsIn,
+	type Told,
+	unrecordedIn,
+} from "./ledger.ts";
 import type { Point } from "./points.ts";
 import { begin, lookAfter, type Scenario } from "./scenarios.ts";
-import { World } from "./world.ts";
+import { QUIET_TURNS, World } from "./world.ts";
 
 const START = Date.UTC(2026, 0, 1);
 /** From a crash to the next start of the process. */
@@ -75,11 +83,14 @@ export async function play(yard: Yard, options: RunOptions): Promise<Outcome> {
 	const { scenario, from, crashAt } = options;
 	const folder = from && !options.again ? from.folder : yard.folder();
 	if (from && options.again) cpSync(from.folder, folder, { recursive: true });
-	const told: Told = { ...(from?.told ?? { by: scenario.by }) };
+	const told: Told = from
+		? afterCrash(from)
+		: { by: scenario.by, crashes: 0, unrecorded: {}, acts: 0 };
 	let nth = 0;
 	const remains: Remains[] = [];
 	const breaches: Breaches = { lost: [], phantom: [], doubles: [], wrong: [] };
 	let auditing = false;
+	let brokerDied = false;
 	const reached = (point: Point, world: World) => {
 		if (auditing) return;
 		if (options.collect?.(point, nth++) || point === crashAt) {
@@ -94,6 +105,17 @@ export async function play(yard: Yard, options: RunOptions): Promise<Outcome> {
 			else remains.push(left);
 		}
 		if (point === crashAt) world.kill();
+		else if (point === scenario.brokerDies && !brokerDied) {
+			brokerDied = true;
+			world.channels?.die();
+		}
+	};
+	const claimed = async (world: World) => {
+		if (!scenario.stops || told.stopped) return;
+		told.stopped = true;
+		world.restartCoordinator();
+		// What was claimed comes back to a coordinator that is stopping.
+		await turns(QUIET_TURNS);
 	};
 	let world: World | undefined;
 	try {
@@ -102,24 +124,30 @@ export async function play(yard: Yard, options: RunOptions): Promise<Outcome> {
 			now: from ? from.now + (options.outage ?? RESTART_MS) : START,
 			seed: from ? 2 : 1,
 			reached,
-			resolves: scenario.resolves === true,
+			cast: scenario,
+			claimed,
 		});
 		const { life } = world;
 		const acts = async (world: World) => {
 			if (!from) await begin(scenario, world, told);
-			const hasRow = (group: string) => rowIn(folder, scenario, group);
-			if (scenario.early && !from) await lookAfter(scenario, world, hasRow);
+			const hasRow = (group: string) => rowsIn(folder).has(group);
+			if (scenario.early && !from) await lookAfter(scenario, world, told, hasRow);
 			await untilQuiet(world);
-			await lookAfter(scenario, world, hasRow);
+			await lookAfter(scenario, world, told, hasRow);
 			await untilQuiet(world);
 			// The second look is for what only came up because of the first.
-			await lookAfter(scenario, world, hasRow);
+			await lookAfter(scenario, world, told, hasRow);
 			await untilQuiet(world);
 		};
 		await orDead(acts(world), life);
 		if (!life.dead) {
 			const groups = await world.groups();
 			add(breaches, audit(folder, groups, told, scenario));
+			const audits = await world.audits();
+			if (audits < told.acts)
+				breaches.wrong.push(
+					`${told.acts} acts were answered, ${audits} are in the audit log`,
+				);
 			told.ended = true;
 			await orDead(tidy(world, folder, breaches), life);
 		}
@@ -141,6 +169,8 @@ async function tidy(world: World, folder: string, breaches: Breaches): Promise<v
 	const before = keptRows(folder);
 	world.clock.jump(LONG_MS);
 	for (let steps = 0; steps < TIDY_STEPS; steps++) await world.step();
+	const held = world.channels?.held() ?? 0;
+	if (held > 0) breaches.wrong.push(`the broker still holds ${held} messages`);
 	const after = keptRows(folder);
 	for (const [id, row] of before) {
 		if (!row.acknowledged && !after.has(id))
@@ -154,6 +184,7 @@ async function tidy(world: World, folder: string, breaches: Breaches): Promise<v
 async function untilQuiet(world: World): Promise<void> {
 	for (let steps = 0; ; steps++) {
 		if (world.life.dead) return;
+		await world.restarted();
 		const groups = await world.groups();
 		if (isQuiet(groups)) return;
 		if (steps > MOST_STEPS) {
@@ -180,13 +211,11 @@ function add(to: Breaches, more: Breaches): void {
 	for (const kind of Object.keys(to) as (keyof Breaches)[]) to[kind].push(...more[kind]);
 }
 
-function rowIn(folder: string, { by }: Scenario, group: string): boolean {
-	const db = new DatabaseSync(join(folder, by === "shop" ? "shop.db" : "bank-rows.db"));
-	try {
-		return db.prepare("SELECT 1 FROM orders WHERE grp = ?").get(group) !== undefined;
-	} finally {
-		db.close();
-	}
+/** What was told before the crash, and what the crash may bring with it. */
+function afterCrash({ told, folder }: Remains): Told {
+	const unrecorded = { ...told.unrecorded };
+	for (const id of unrecordedIn(folder)) unrecorded[id] = (unrecorded[id] ?? 0) + 1;
+	return { ...told, crashes: told.crashes + 1, unrecorded };
 }
 
 /** Tells states of the disk apart: crashes that leave the same files and told the same are one. */

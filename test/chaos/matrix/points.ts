@@ -2,16 +2,17 @@ import type { CoordinatorStore } from "../../../adapters/coordinator-store/index
 import type { Delivery } from "../../../adapters/delivery/index.ts";
 import type { ParticipantStore } from "../../../adapters/participant-store/index.ts";
 import type { PARTICIPANT_ACTIONS } from "../../../protocol/index.ts";
+import type { Post } from "./file-broker.ts";
 
 /**
  * What a crash at a call can change: `write` and `send` have fault points before and after; `work`
  * is a write that runs the user's code within, and has points around that as well; `read` changes
- * nothing; `note` writes what is for people only; `end` is the orderly stop, which is no crash; `spare` is a write that nothing calls.
+ * nothing, which a test tries; `end` is the last call of an orderly stop.
  */
-type Kind = "write" | "work" | "send" | "read" | "note" | "end" | "spare";
+type Kind = "write" | "work" | "send" | "read" | "end";
 
 type MethodOf<T> = {
-	[Name in keyof T]-?: T[Name] extends (...args: never[]) => unknown ? Name : never;
+	[Name in keyof T]-?: NonNullable<T[Name]> extends (...args: never[]) => unknown ? Name : never;
 }[keyof T];
 
 /** Every call of every contract by its kind: a new one does not compile before it is listed. */
@@ -23,7 +24,7 @@ export const CONTRACTS = {
 		insert: "write",
 		decide: "write",
 		claim: "write",
-		release: "spare",
+		release: "write",
 		apply: "write",
 		wake: "write",
 		get: "read",
@@ -37,7 +38,7 @@ export const CONTRACTS = {
 		facets: "read",
 		failures: "read",
 		activity: "read",
-		record: "note",
+		record: "write",
 		audits: "read",
 		stats: "read",
 		purge: "write",
@@ -63,7 +64,14 @@ export const CONTRACTS = {
 		stop: "end",
 		send: "send",
 		backlog: "read",
+		receive: "read",
 	} satisfies Record<MethodOf<Delivery>, Kind>,
+	channel: {
+		publish: "send",
+		ack: "send",
+	} satisfies Record<keyof Post, Kind>,
+	/** The action of a target without the mixin (R25). */
+	plain: { call: "send" },
 	reliable: {
 		consume: "send",
 		check: "send",
@@ -90,7 +98,7 @@ export const CONTRACTS = {
 		facets: "read",
 		activity: "read",
 		"audit.list": "read",
-		"audit.add": "note",
+		"audit.add": "send",
 		settings: "read",
 		stats: "read",
 		clients: "read",

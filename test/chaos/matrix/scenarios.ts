@@ -1,28 +1,30 @@
 import type { GroupRecord, ItemAnswer } from "../../../protocol/index.ts";
 import type { Told } from "./ledger.ts";
 import type { Point } from "./points.ts";
-import type { Order, ProducerName, Sends, World } from "./world.ts";
+import type { Cast, World } from "./world.ts";
 
 /** What happens while crashes are injected. */
-export interface Scenario {
+export interface Scenario extends Cast {
 	readonly name: string;
-	readonly by: ProducerName;
-	readonly orders: Partial<Record<keyof Sends, Order>>;
 	/** The local work throws. */
 	readonly fails?: boolean;
 	/** The scenario begins with what a crash here has left. */
 	readonly after?: Point;
-	/** The recorded producer has `resolveTransaction`. */
-	readonly resolves?: boolean;
 	/** What a person does to a message that failed. */
 	readonly person?: "edit" | "discard";
 	/** The person does not wait: acts while the message waits for its retry. */
 	readonly early?: boolean;
 	/** The person has a group in doubt asked about again before deciding. */
 	readonly rechecks?: boolean;
+	/** The person leaves a note in the audit log. */
+	readonly notes?: boolean;
+	/** The coordinator is stopped in an orderly way, and another started, while it claims work. */
+	readonly stops?: boolean;
+	/** Where the broker dies, once in each life of the process, and comes back. */
+	readonly brokerDies?: Point;
 }
 
-export const SCENARIOS: readonly Scenario[] = [
+const BASE: readonly Scenario[] = [
 	{ name: "success", by: "shop", orders: { stock: {} } },
 	{ name: "work throws", by: "shop", orders: { stock: {} }, fails: true },
 	{ name: "handler fails, then succeeds", by: "shop", orders: { stock: { failures: 1 } } },
@@ -32,6 +34,7 @@ export const SCENARIOS: readonly Scenario[] = [
 		by: "shop",
 		orders: { stock: { broken: true } },
 		person: "edit",
+		notes: true,
 	},
 	{
 		name: "attempts used up",
@@ -100,13 +103,66 @@ export const SCENARIOS: readonly Scenario[] = [
 		after: "participant.run:begun",
 		resolves: true,
 	},
+	{
+		name: "graceful stop",
+		by: "shop",
+		orders: { stock: { failures: 1 }, mail: {} },
+		stops: true,
+	},
+	{ name: "nested", by: "shop", orders: { stock: { forwards: true } } },
+	{
+		name: "nested in a handler that fails",
+		by: "shop",
+		orders: { stock: { forwards: true, failures: 1 } },
+	},
+	{ name: "recorded consumer", by: "shop", orders: { box: { failures: 1 } } },
+	{ name: "nested on a recorded store", by: "shop", orders: { box: { forwards: true } } },
+	{ name: "plain target", by: "shop", orders: { stock: {}, till: { failures: 1 } } },
+];
+
+/** What is played with direct delivery and over a broker. */
+const BOTH = [
+	"success",
+	"work throws",
+	"handler fails, then succeeds",
+	"fan-out of two",
+	"edit and retry",
+	"discard",
+	"discard before the retry",
+	"asked about, never sent",
+	"graceful stop",
+	"recorded consumer",
+];
+
+const FAN_OUT = { by: "shop", orders: { stock: { failures: 1 }, mail: {} }, broker: true } as const;
+
+export const SCENARIOS: readonly Scenario[] = [
+	...BASE,
+	...BASE.filter(({ name }) => BOTH.includes(name)).map((scenario) => ({
+		...scenario,
+		name: `${scenario.name}, over a broker`,
+		broker: true,
+	})),
+	...(
+		[
+			"channel.publish:before",
+			"channel.publish:after",
+			"channel.ack:before",
+			"channel.ack:after",
+		] as const
+	).map((brokerDies) => ({ ...FAN_OUT, name: `broker dies at ${brokerDies}`, brokerDies })),
+	{
+		name: "broker dies while a handler runs",
+		by: "shop",
+		orders: { stock: {} },
+		broker: true,
+		brokerDies: "participant.consume:done",
+	},
 ];
 
 /** Starts the transaction, noting what its caller is told. */
 export async function begin(scenario: Scenario, world: World, told: Told): Promise<void> {
-	told.by = scenario.by;
-	const transaction = world.transaction(scenario.by, scenario.orders, scenario.fails === true);
-	const ended = transaction.then(
+	const ended = world.transaction(scenario.fails === true).then(
 		(group) => {
 			told.committed = group;
 		},
@@ -121,39 +177,44 @@ export async function begin(scenario: Scenario, world: World, told: Told): Promi
  * Does what a person would who looks at the groups as they are: decides by the business rows,
  * edits, retries, discards. May be done again at any time.
  *
+ * @param told counts what was answered
  * @param hasRow whether the group's business row is there
  */
 export async function lookAfter(
 	scenario: Scenario,
 	world: World,
+	told: Told,
 	hasRow: (group: string) => boolean,
 ): Promise<void> {
+	const act = async (action: string, item: object) => {
+		const items = [{ ...item, by: "ann" }];
+		await world.during(world.call<ItemAnswer[]>(`lottor.${action}`, { items }));
+		told.acts++;
+	};
 	for (const group of await world.groups()) {
+		const { id } = group;
 		if (group.state === "inDoubt") {
-			if (scenario.rechecks) await act(world, "groups.recheck", group.id, {});
-			await act(world, hasRow(group.id) ? "groups.commit" : "groups.rollback", group.id, {});
+			if (scenario.rechecks) await act("groups.recheck", { id });
+			await act(hasRow(id) ? "groups.commit" : "groups.rollback", { id });
 		} else {
-			await lookAfterMessages(scenario, world, group);
+			for (const message of toLookAfter(scenario, group)) {
+				if (scenario.person === "discard") await act("messages.discard", message);
+				if (scenario.person !== "edit") continue;
+				await act("messages.edit", { ...message, payload: {} });
+				if (scenario.notes) await act("audit.add", NOTE);
+				await act("messages.retry", message);
+			}
 		}
 	}
 }
 
-async function lookAfterMessages(
-	scenario: Scenario,
-	world: World,
-	group: GroupRecord,
-): Promise<void> {
-	for (const message of group.messages) {
-		const waits = scenario.early && message.state === "pending" && message.attempts > 0;
-		if (message.state !== "failed" && !waits) continue;
-		if (scenario.person === "discard") await act(world, "messages.discard", message.id, {});
-		if (scenario.person !== "edit") continue;
-		await act(world, "messages.edit", message.id, { payload: {} });
-		await act(world, "messages.retry", message.id, {});
-	}
-}
+const NOTE = { who: "ann", action: "note", result: "ok" };
 
-async function act(world: World, action: string, id: string, fields: object): Promise<void> {
-	const items = [{ id, by: "ann", ...fields }];
-	await world.during(world.call<ItemAnswer[]>(`lottor.${action}`, { items }));
+function toLookAfter({ early }: Scenario, { messages }: GroupRecord): { id: string }[] {
+	return messages
+		.filter(
+			({ state, attempts }) =>
+				state === "failed" || (early && state === "pending" && attempts > 0),
+		)
+		.map(({ id }) => ({ id }));
 }

@@ -1,12 +1,17 @@
 import { cpSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { type Service, ServiceBroker, type ServiceSchema } from "moleculer";
+import { type Context, type Service, ServiceBroker, type ServiceSchema } from "moleculer";
 import {
 	type CoordinatorStore,
 	sqliteCoordinatorStore,
 } from "../../../adapters/coordinator-store/index.ts";
-import { directDelivery } from "../../../adapters/delivery/index.ts";
+import {
+	channelDelivery,
+	type Delivery,
+	directDelivery,
+	type Reception,
+} from "../../../adapters/delivery/index.ts";
 import {
 	type ParticipantStore,
 	recordedSqliteStore,
@@ -22,8 +27,17 @@ import {
 import { type GroupRecord, LottorError, type Random } from "../../../protocol/index.ts";
 import { Coordinator } from "../../../services/coordinator/index.ts";
 import { seededRandom, SteppedClock } from "./clock.ts";
-import { type Life, watchCalls, watchDelivery, watchParticipantStore } from "./instrument.ts";
-import { watchCoordinatorStore } from "./instrument.ts";
+import { FileBroker } from "./file-broker.ts";
+import {
+	type Life,
+	PLAIN_TARGET,
+	tellClaims,
+	watchCalls,
+	watchCoordinatorStore,
+	watchDelivery,
+	watchParticipantStore,
+	watchPost,
+} from "./instrument.ts";
 import type { Point } from "./points.ts";
 
 /** What a message tells its handler to do. */
@@ -32,20 +46,46 @@ export interface Order {
 	readonly failures?: number;
 	/** Fails for good, whatever the attempt, until the payload is edited. @default false */
 	readonly broken?: boolean;
+	/** Begins a transaction within the handler's, with a message to `mail` (R11). @default false */
+	readonly forwards?: boolean;
 }
 
 export interface Sends {
 	stock: { order: Order };
 	mail: { order: Order };
+	box: { order: Order };
+	till: { order: Order };
 }
+
+/** `stock` and `mail` have transactional stores, `box` a recorded one, `till` is no part of Lottor. */
+export type TargetName = keyof Sends;
 
 /** Who can start a transaction: on a transactional store, or on a recorded one. */
 export type ProducerName = "shop" | "bank";
 
-const ROWS = "CREATE TABLE IF NOT EXISTS orders (grp TEXT)";
-const EFFECTS = "CREATE TABLE IF NOT EXISTS effects (message TEXT, revision INTEGER)";
+/** Who takes part. */
+export interface Cast {
+	readonly by: ProducerName;
+	readonly orders: Partial<Record<TargetName, Order>>;
+	/** Messages go over a broker. @default false: by calls */
+	readonly broker?: boolean;
+	/** The recorded producer can tell how its works ended by its own rows. @default false */
+	readonly resolves?: boolean;
+}
+
+const ROWS = "CREATE TABLE IF NOT EXISTS orders (grp TEXT);";
+const EFFECTS = "CREATE TABLE IF NOT EXISTS effects (message TEXT, revision INTEGER);";
+/** Business rows and effects. Those of participants on a recorded store are apart from its rows. */
+const TABLES: Readonly<Record<string, string>> = {
+	shop: ROWS,
+	"bank-rows": ROWS,
+	stock: ROWS + EFFECTS,
+	mail: EFFECTS,
+	"box-rows": ROWS + EFFECTS,
+	till: EFFECTS,
+};
 /** Turns of the loop without a call after which nothing more comes by itself. */
-const QUIET_TURNS = 8;
+export const QUIET_TURNS = 8;
 
 export interface WorldOptions {
 	readonly folder: string;
@@ -54,23 +94,35 @@ export interface WorldOptions {
 	readonly seed: number;
 	/** Called at each fault point. */
 	readonly reached: (point: Point, world: World) => void;
-	/** The recorded producer can tell how its works ended by its own rows. @default false */
-	readonly resolves?: boolean;
+	readonly cast: Cast;
+	/**
+	 * Called each time that a claim has brought something, before the coordinator gets it.
+	 * @default nothing waits
+	 */
+	readonly claimed?: (world: World) => Promise<void>;
 }
 
-/** A whole embedded Lottor as one process start: coordinator, two producers, two consumers. */
+/** A whole embedded Lottor as one process start: coordinator, producer, consumers. */
 export class World {
 	readonly clock: SteppedClock;
 	readonly life: Life & { dead: boolean };
 	readonly broker: ServiceBroker;
+	/** The message broker, where messages go over one. */
+	readonly channels: FileBroker | undefined;
+	readonly #options: WorldOptions;
 	readonly #folder: string;
-	readonly #store: CoordinatorStore;
 	readonly #random: Random;
 	readonly #connections: DatabaseSync[] = [];
-	readonly #producers = new Map<ProducerName, Service>();
+	readonly #receptions: Reception[] = [];
+	readonly #producer: Service;
+	#store: CoordinatorStore;
+	#delivery: Delivery;
+	#coordinator: Service;
+	#restarting: Promise<void> | undefined;
 
 	private constructor(options: WorldOptions) {
 		const { reached } = options;
+		this.#options = options;
 		this.#folder = options.folder;
 		this.clock = new SteppedClock(options.now);
 		this.#random = seededRandom(options.seed);
@@ -81,13 +133,18 @@ export class World {
 			skipProcessEventRegistration: true,
 			middlewares: [watchCalls(this.life)],
 		});
-		this.#store = this.#createServices(options.resolves === true);
+		if (options.cast.broker) this.channels = this.#createChannels();
+		this.#store = this.#createStore();
+		this.#delivery = this.#createDelivery();
+		this.#coordinator = this.#createCoordinator();
+		this.#producer = this.#createProducer();
+		for (const target of targetsOf(options.cast)) this.#createTarget(target);
 	}
 
 	/** Starts it on the files in the folder, which are made where they are missing. */
 	static async start(options: WorldOptions): Promise<World> {
 		mkdirSync(options.folder, { recursive: true });
-		prepareTables(options.folder);
+		prepareTables(options);
 		const world = new World(options);
 		await world.during(world.broker.start());
 		await world.settle();
@@ -95,21 +152,34 @@ export class World {
 	}
 
 	/** Starts a transaction, as a caller would. */
-	transaction(by: ProducerName, orders: Partial<Record<keyof Sends, Order>>, fail: boolean) {
-		const producer = this.#producers.get(by);
-		if (!producer) throw new Error(`no producer ${by}`);
+	transaction(fail: boolean) {
+		const { by, orders } = this.#options.cast;
 		const messages = Object.entries(orders).map(([target, payload]) => ({
 			target,
 			type: "order",
 			payload,
+			...(target === PLAIN_TARGET && { deliver: "action" }),
 		})) as OutgoingMessage<Sends>[];
-		return reliableOf<Sends, SqliteTx>(producer).transaction(null, messages, (tx) => {
+		return reliableOf<Sends, SqliteTx>(this.#producer).transaction(null, messages, (tx) => {
 			if (by === "shop") tx.run("INSERT INTO orders (grp) VALUES (?)", tx.group);
 			// What a recorded work has done before it fails, nobody undoes.
 			if (fail) throw new Error("the work fails");
-			if (by === "bank") this.#insertApart(tx.group);
+			if (by === "bank") this.#runApart("bank-rows", INSERT_ROW, tx.group);
 			return tx.group;
 		});
+	}
+
+	/**
+	 * Stops the coordinator in an orderly way and starts another: others live on. Ends by itself while
+	 * time goes on.
+	 */
+	restartCoordinator(): void {
+		this.#restarting ??= this.#restart().finally(() => (this.#restarting = undefined));
+	}
+
+	/** Waits for a restart of the coordinator that is under way. */
+	async restarted(): Promise<void> {
+		if (this.#restarting) await this.during(this.#restarting);
 	}
 
 	/** Calls an action, as a person would. */
@@ -118,17 +188,21 @@ export class World {
 	}
 
 	/** A store of each contract, as the services have them. */
-	get stores(): { readonly coordinator: object; readonly participant: object } {
-		const participant = new SqliteParticipantStore(this.#file("unused"), {
-			clock: this.clock,
-			random: this.#random,
-		});
-		return { coordinator: this.#store, participant };
+	get stores(): {
+		readonly coordinator: CoordinatorStore;
+		readonly participant: ParticipantStore;
+	} {
+		return { coordinator: this.#store, participant: this.#transactional("stock") };
 	}
 
 	/** What the coordinator store has. */
 	async groups(): Promise<readonly GroupRecord[]> {
 		return (await this.#store.list({}, { limit: 100 })).items;
+	}
+
+	/** How many of a person's acts the audit log has. */
+	async audits(): Promise<number> {
+		return (await this.#store.audits({}, { limit: 500 })).items.length;
 	}
 
 	/** Lets everything run that needs no time. */
@@ -174,65 +248,126 @@ export class World {
 	/** Gives the files back, once the process is dead. */
 	dispose(): void {
 		this.kill();
+		for (const reception of this.#receptions) void reception.stop();
+		void this.#delivery.stop();
 		for (const db of this.#connections) if (db.isOpen) db.close();
 	}
 
-	#createServices(resolves: boolean): CoordinatorStore {
-		const { clock } = this;
-		const surroundings = { clock, random: this.#random };
-		const store = sqliteCoordinatorStore({
+	get #surroundings() {
+		return { clock: this.clock, random: this.#random };
+	}
+
+	#createStore(): CoordinatorStore {
+		return sqliteCoordinatorStore({
 			file: this.#file("lottor"),
-			...surroundings,
+			...this.#surroundings,
 			connect: (file, timeout) => this.#connect(file, timeout),
 		});
-		this.broker.createService(
+	}
+
+	#createChannels(): FileBroker {
+		return new FileBroker({
+			file: this.#file("broker"),
+			clock: this.clock,
+			connect: (file) => this.#connect(file, 10),
+			watch: (post) => watchPost(post, this.life),
+		});
+	}
+
+	#createDelivery(): Delivery {
+		return this.channels ? channelDelivery(this.channels) : directDelivery();
+	}
+
+	#createCoordinator(): Service {
+		const store = watchCoordinatorStore(this.#store, this.life);
+		return this.broker.createService(
 			Coordinator({
-				store: watchCoordinatorStore(store, this.life),
-				delivery: watchDelivery(directDelivery(), this.life),
+				store: tellClaims(store, async () => this.#options.claimed?.(this)),
+				delivery: watchDelivery(this.#delivery, this.life),
 				pollInterval: "20s",
-				...surroundings,
+				...this.#surroundings,
 			}),
 		);
-		const connect = (file: string) => this.#connect(file, 10);
-		const transactional = (name: string) =>
-			new SqliteParticipantStore(this.#file(name), { ...surroundings, connect });
-		const bank = recordedSqliteStore(this.#file("bank"), { ...surroundings, connect });
-		this.#producers.set(
-			"shop",
-			this.broker.createService({
-				name: "shop",
-				mixins: [this.#mixin(transactional("shop"))],
-			}),
-		);
-		this.#producers.set(
-			"bank",
-			this.broker.createService({
-				name: "bank",
-				mixins: [this.#mixin(bank)],
-				methods: resolves
-					? {
-							resolveTransaction: ({ id }: { id: string }) =>
-								hasRow(this.#file("bank-rows"), id) ? "committed" : "rolledBack",
-						}
-					: {},
-			}),
-		);
-		for (const name of ["stock", "mail"] as const) {
-			this.broker.createService({
-				name,
-				mixins: [this.#mixin(transactional(name))],
-				messages: { order: { retryPolicy: { retries: 1, delay: "30s" }, handler } },
-			} as unknown as ServiceSchema);
+	}
+
+	async #restart(): Promise<void> {
+		await this.broker.destroyService(this.#coordinator);
+		this.#store = this.#createStore();
+		this.#delivery = this.#createDelivery();
+		this.#coordinator = this.#createCoordinator();
+		await this.settle();
+	}
+
+	#createProducer(): Service {
+		const { by, resolves } = this.#options.cast;
+		const resolveTransaction = ({ id }: { id: string }) =>
+			hasRow(this.#file("bank-rows"), id) ? "committed" : "rolledBack";
+		return this.broker.createService({
+			name: by,
+			mixins: [this.#mixin(by === "shop" ? this.#transactional(by) : this.#recorded(by))],
+			methods: resolves ? { resolveTransaction } : {},
+		});
+	}
+
+	#createTarget(name: TargetName): void {
+		if (name === "till") {
+			this.#createPlain(name);
+			return;
 		}
-		return store;
+		const isRecorded = name === "box";
+		const store = isRecorded ? this.#recorded(name) : this.#transactional(name);
+		const handler = isRecorded
+			? handlerApart((sql, ...values) => this.#runApart("box-rows", sql, ...values))
+			: handle;
+		this.broker.createService({
+			name,
+			mixins: [this.#mixin(store)],
+			messages: { order: { retryPolicy: { retries: 1, delay: "30s" }, handler } },
+		} as unknown as ServiceSchema);
+	}
+
+	#createPlain(name: string): void {
+		this.broker.createService({
+			name,
+			actions: {
+				order: (ctx: Context<Order, { lottor: { id: string; attempt: number } }>) => {
+					const { id, attempt } = ctx.meta.lottor;
+					failIfTold(ctx.params, attempt);
+					this.#runApart(name, INSERT_EFFECT, id, 0);
+				},
+			},
+		});
+	}
+
+	#transactional(name: string): SqliteParticipantStore {
+		const connect = (file: string) => this.#connect(file, 10);
+		return new SqliteParticipantStore(this.#file(name), { ...this.#surroundings, connect });
+	}
+
+	#recorded(name: string): ParticipantStore {
+		const connect = (file: string) => this.#connect(file, 10);
+		return recordedSqliteStore(this.#file(name), { ...this.#surroundings, connect });
 	}
 
 	#mixin(store: ParticipantStore) {
 		return ReliableMessage({
 			store: watchParticipantStore(store, this.life),
-			clock: this.clock,
-			random: this.#random,
+			delivery: this.#takingDelivery(),
+			...this.#surroundings,
 		});
+	}
+
+	/** Remembers what is to be ended with the world. */
+	#takingDelivery(): Delivery {
+		const delivery = this.#createDelivery();
+		if (!delivery.receive) return delivery;
+		const receive = delivery.receive.bind(delivery);
+		const remembering: typeof receive = async (receiver) => {
+			const reception = await receive(receiver);
+			this.#receptions.push(reception);
+			return reception;
+		};
+		return Object.assign(Object.create(delivery) as Delivery, { receive: remembering });
 	}
 
 	#file(name: string): string {
@@ -245,37 +380,65 @@ export class World {
 		return db;
 	}
 
-	#insertApart(group: string): void {
-		const db = new DatabaseSync(this.#file("bank-rows"));
-		db.prepare("INSERT INTO orders (grp) VALUES (?)").run(group);
+	#runApart(name: string, sql: string, ...values: (string | number)[]): void {
+		const db = new DatabaseSync(this.#file(name));
+		db.prepare(sql).run(...values);
 		db.close();
 	}
 }
 
-function handler(ctx: { params: Order; locals: Record<string, unknown> }, tx: SqliteTx): void {
+const INSERT_ROW = "INSERT INTO orders (grp) VALUES (?)";
+const INSERT_EFFECT = "INSERT INTO effects (message, revision) VALUES (?, ?)";
+const FORWARDED = { target: "mail", type: "order", payload: {} } as const;
+
+async function handle(this: Service, ctx: Context<Order>, tx: SqliteTx): Promise<void> {
 	const { id, attempt, revision } = ctx.locals["message"] as IncomingMessage;
-	tx.run("INSERT INTO effects (message, revision) VALUES (?, ?)", id, revision);
-	if (ctx.params.broken) {
+	tx.run(INSERT_EFFECT, id, revision);
+	if (ctx.params.forwards) {
+		const reliable = reliableOf<Sends, SqliteTx>(this);
+		await reliable.transaction(ctx, [FORWARDED], (inner) => inner.run(INSERT_ROW, inner.group));
+	}
+	failIfTold(ctx.params, attempt);
+}
+
+/** What a handler on a recorded store does is not undone: it fails before that. */
+function handlerApart(run: (sql: string, ...values: (string | number)[]) => void) {
+	return async function (this: Service, ctx: Context<Order>): Promise<void> {
+		const { id, attempt, revision } = ctx.locals["message"] as IncomingMessage;
+		failIfTold(ctx.params, attempt);
+		run(INSERT_EFFECT, id, revision);
+		if (!ctx.params.forwards) return;
+		const reliable = reliableOf<Sends>(this);
+		await reliable.transaction(ctx, [FORWARDED], ({ group }) => run(INSERT_ROW, group));
+	};
+}
+
+function failIfTold({ broken = false, failures = 0 }: Order, attempt: number): void {
+	if (broken) {
 		const error = new LottorError("LOTTOR_HANDLER_FAILED", "the payload is wrong");
 		error.retryable = false;
 		throw error;
 	}
-	if (attempt <= (ctx.params.failures ?? 0)) throw new Error(`attempt ${attempt} fails`);
+	if (attempt <= failures) throw new Error(`attempt ${attempt} fails`);
 }
 
-function prepareTables(folder: string): void {
-	const make = (name: string, sql: string) => {
+/** @returns who gets messages, those from within handlers included */
+function targetsOf({ orders }: Cast): Set<TargetName> {
+	const targets = new Set(Object.keys(orders) as TargetName[]);
+	if (Object.values(orders).some(({ forwards }) => forwards)) targets.add("mail");
+	return targets;
+}
+
+function prepareTables({ folder, cast }: WorldOptions): void {
+	const names = new Set<string>([cast.by, ...targetsOf(cast)]);
+	for (const [name, tables] of Object.entries(TABLES)) {
 		const file = join(folder, `${name}.db`);
-		if (existsSync(file)) return;
+		if (!names.has(name.replace("-rows", "")) || existsSync(file)) continue;
 		const db = new DatabaseSync(file);
 		db.exec("PRAGMA journal_mode = WAL");
-		db.exec(sql);
+		db.exec(tables);
 		db.close();
-	};
-	make("shop", ROWS);
-	make("bank-rows", ROWS);
-	make("stock", EFFECTS);
-	make("mail", EFFECTS);
+	}
 }
 
 function hasRow(file: string, group: string): boolean {

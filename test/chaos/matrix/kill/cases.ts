@@ -15,12 +15,18 @@ export interface Case {
 	readonly fails?: boolean;
 	/** What a person does to a message that failed. @default "edit" */
 	readonly person?: "edit" | "discard";
+	/** The person has a group in doubt asked about again before deciding. */
+	readonly rechecks?: boolean;
+	/** The person leaves a note in the audit log. */
+	readonly notes?: boolean;
+	/** The coordinator is stopped in an orderly way while it claims work. */
+	readonly stops?: boolean;
+	/** Messages go over a broker. @default by calls */
+	readonly broker?: boolean;
 }
 
-interface Rest {
+interface Rest extends Omit<Case, "kills" | "order"> {
 	readonly order?: Order;
-	readonly fails?: boolean;
-	readonly person?: "edit" | "discard";
 	/** What is killed first, so that the other process comes by its point. */
 	readonly first?: Kill;
 }
@@ -45,7 +51,12 @@ const UNSENT: Kill = { role: "lottor", point: "delivery.send:before" };
 /** Leaves a message whose consumer is gone. */
 const GONE: Kill = { role: "stock", point: "participant.consume:before" };
 
-/** Kills of one process out of three, at every point that a real process comes by soon. */
+/** Leaves a recorded work that was begun, and of which nobody can tell how it ended. */
+const UNKNOWN: Kill = { role: "shop", point: "participant.run:begun" };
+/** Leaves a recorded work that is done, and not noted as such. */
+const UNNOTED: Kill = { role: "shop", point: "participant.run:done" };
+
+/** Kills of one process out of three, at every point of the registry. */
 export const CASES: readonly Case[] = [
 	...at("shop", "lottor.prepare"),
 	...at("shop", "participant.run", {}, WORK),
@@ -71,7 +82,29 @@ export const CASES: readonly Case[] = [
 	...at("stock", "participant.settled"),
 	...at("stock", "participant.open", { first: GONE }),
 	...at("stock", "participant.fence", { order: BROKEN, person: "discard" }),
+	...at("shop", "participant.force", {
+		first: UNNOTED,
+		order: { recorded: true, resolves: true },
+	}),
+	...at("lottor", "coordinator.record", { order: BROKEN }),
+	...at("lottor", "coordinator.release", { order: { failures: 1 }, stops: true }),
+	...at("lottor", "plain.call", { order: { plain: true } }),
+	...at("lottor", "delivery.send", { broker: true }),
+	...at("lottor", "channel.publish", { broker: true }),
+	...at("stock", "participant.consume", { broker: true }, WORK),
+	...at("stock", "channel.ack", { broker: true }),
+	...at("shop", "lottor.groups.rollback", { first: UNKNOWN, order: { recorded: true } }),
+	...at("shop", "lottor.groups.commit", { first: UNNOTED, order: { recorded: true } }),
+	...at("shop", "lottor.groups.recheck", {
+		first: UNNOTED,
+		order: { recorded: true },
+		rechecks: true,
+	}),
+	...at("shop", "lottor.audit.add", { order: BROKEN, notes: true }),
 	...at("shop", "lottor.messages.discard", { order: BROKEN, person: "discard" }),
 	...at("shop", "lottor.messages.edit", { order: BROKEN }),
 	...at("shop", "lottor.messages.retry", { order: BROKEN }),
+	// Each start begins with it; by now there is something to purge.
+	...at("lottor", "coordinator.purge", { first: UNSENT }),
+	...at("shop", "participant.purge", { first: UNTOLD }),
 ];

@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "../../../../protocol/index.ts";
 import { CoordinatorFile } from "../../random/coordinator-file.ts";
-import type { Point } from "../points.ts";
+import { allPoints, type Point } from "../points.ts";
 import { type Case, CASES, type Kill } from "./cases.ts";
 import { Trio } from "./trio.ts";
 
@@ -21,6 +21,8 @@ export interface KillResult {
 	kills: number;
 	/** Points that a process stood at when it was killed. */
 	points: number;
+	/** Points of the registry at which none was. */
+	unhit: Point[];
 	transactions: number;
 	lost: number;
 	phantom: number;
@@ -42,10 +44,13 @@ export interface KillOptions {
 /** Kills one process out of three, or one after another, at each point, and compares the ledgers. */
 export async function runKills(options: KillOptions = {}): Promise<KillResult> {
 	const { every = 1, lanes = 2, progress } = options;
-	const left = CASES.filter((_, place) => place % every === 0);
+	const cases = CASES.filter((_, place) => place % every === 0);
+	const byCalls = cases.filter((one) => !one.broker);
+	const overBroker = cases.filter((one) => one.broker);
 	const result: KillResult = {
 		kills: 0,
 		points: 0,
+		unhit: [],
 		transactions: 0,
 		lost: 0,
 		phantom: 0,
@@ -54,20 +59,26 @@ export async function runKills(options: KillOptions = {}): Promise<KillResult> {
 		findings: [],
 	};
 	const stoodAt = new Set<Point>();
-	const lane = async () => {
-		const one = new Lane(stoodAt, progress);
+	const lane = async (left: Case[], broker: boolean) => {
+		if (left.length === 0) return;
+		const one = new Lane(stoodAt, broker, progress);
 		await one.run(() => left.shift());
 		one.addTo(result);
 	};
-	await Promise.all(Array.from({ length: lanes }, lane));
+	const both = async () => {
+		await lane(byCalls, false);
+		await lane(overBroker, true);
+	};
+	await Promise.all(Array.from({ length: lanes }, both));
 	result.points = stoodAt.size;
+	result.unhit = allPoints().filter((point) => !stoodAt.has(point));
 	return result;
 }
 
 /** One trio, which plays case after case. */
 class Lane {
 	readonly #folder = mkdtempSync(join(tmpdir(), "lottor-kill-matrix-"));
-	readonly #trio = new Trio(this.#folder);
+	readonly #trio: Trio;
 	readonly #stoodAt: Set<Point>;
 	readonly #progress: KillOptions["progress"];
 	readonly #wrong: string[] = [];
@@ -80,7 +91,8 @@ class Lane {
 		findings: [] as string[],
 	};
 
-	constructor(stoodAt: Set<Point>, progress: KillOptions["progress"]) {
+	constructor(stoodAt: Set<Point>, broker: boolean, progress: KillOptions["progress"]) {
+		this.#trio = new Trio(this.#folder, broker);
 		this.#stoodAt = stoodAt;
 		this.#progress = progress;
 	}
@@ -121,7 +133,9 @@ class Lane {
 		const [first] = one.kills;
 		if (!first) return;
 		await this.#trio.arm(first.role, [first.point], LIMIT_MS);
+		this.#ledger.transactions++;
 		this.#trio.command("shop", { do: "order", order: one.order, fails: one.fails === true });
+		if (one.stops) this.#trio.command("lottor", { do: "stop" });
 		for (const [place, kill] of one.kills.entries()) {
 			if (!(await this.#reached(kill, one, file))) {
 				this.#wrong.push(`${name}: ${kill.point} was not reached`);
@@ -147,7 +161,11 @@ class Lane {
 	}
 
 	async #ended(one: Case, file: CoordinatorFile): Promise<boolean> {
-		return this.#until(one, file, () => file.busy() === 0);
+		return this.#until(
+			one,
+			file,
+			() => file.busy() === 0 && (file.states()["inDoubt"] ?? 0) === 0,
+		);
 	}
 
 	/** Waits, while a person looks after what failed. */
@@ -164,17 +182,34 @@ class Lane {
 		return true;
 	}
 
-	#lookAfter({ person = "edit" }: Case, file: CoordinatorFile): void {
+	#lookAfter({ person = "edit", rechecks, notes }: Case, file: CoordinatorFile): void {
+		const act = (action: string, ids: readonly string[]) =>
+			this.#trio.command("shop", { do: "operate", action, ids });
+		for (const { id, state } of file.groups()) {
+			if (state !== "inDoubt") continue;
+			if (rechecks) act("groups.recheck", [id]);
+			act(this.#orders().has(id) ? "groups.commit" : "groups.rollback", [id]);
+		}
 		const failed = file.messages().filter(({ state }) => state === "failed");
 		const ids = failed.map(({ id }) => id);
 		if (ids.length === 0) return;
 		if (person === "discard") {
 			for (const id of ids) this.#discarded.add(id);
-			this.#trio.command("shop", { do: "operate", action: "messages.discard", ids });
+			act("messages.discard", ids);
 			return;
 		}
-		this.#trio.command("shop", { do: "operate", action: "messages.edit", ids });
-		this.#trio.command("shop", { do: "operate", action: "messages.retry", ids });
+		if (notes) act("audit.add", ids);
+		act("messages.edit", ids);
+		act("messages.retry", ids);
+	}
+
+	/** @returns the groups whose business row stands, and whether they have a message to a plain target */
+	#orders(): Map<string, number> {
+		const sql = "SELECT grp AS id, max(plain) AS n FROM orders";
+		return new Map([
+			...counts(this.#folder, "shop", sql),
+			...counts(this.#folder, "bank-rows", sql),
+		]);
 	}
 
 	/** Compares the business rows with the effects, once no process runs any more. */
@@ -183,13 +218,10 @@ class Lane {
 		const file = new CoordinatorFile(this.#folder);
 		const groups = new Map(file.groups().map((group) => [group.id, group]));
 		file.close();
-		ledger.transactions = groups.size;
-		const orders = counts(this.#folder, "shop", "SELECT grp AS id, count(*) AS n FROM orders");
-		const effects = counts(
-			this.#folder,
-			"stock",
-			"SELECT message AS id, count(*) AS n FROM effects",
-		);
+		const orders = this.#orders();
+		const sql = "SELECT message AS id, count(*) AS n FROM effects";
+		const effects = counts(this.#folder, "stock", sql);
+		const plain = counts(this.#folder, "till", sql);
 		const lost = (text: string) => {
 			ledger.lost++;
 			ledger.findings.push(`lost: ${text}`);
@@ -198,13 +230,16 @@ class Lane {
 			if (!orders.has(group))
 				lost(`a caller was told that ${group} is committed, and no row`);
 		}
-		for (const group of orders.keys()) {
+		for (const [group, isPlain] of orders) {
+			// At least once is what a plain target gets (R25).
+			if (isPlain && !plain.has(`${group}.1`))
+				lost(`message ${group}.1 has no effect at the plain target`);
 			const id = `${group}.0`;
 			if (!effects.has(id) && !this.#discarded.has(id))
 				lost(`message ${id} has no effect; group ${groups.get(group)?.state}`);
 		}
-		for (const [id, n] of effects) {
-			if (n > 1) {
+		for (const [id, n] of [...effects, ...plain]) {
+			if (n > 1 && effects.has(id)) {
 				ledger.doubles++;
 				ledger.findings.push(`doubles: message ${id} took effect ${n} times`);
 			}

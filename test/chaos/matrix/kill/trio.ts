@@ -37,12 +37,15 @@ export class Trio {
 	readonly misbehaviour: string[] = [];
 	kills = 0;
 	readonly #folder: string;
+	readonly #broker: boolean;
 	readonly #network = new Network<Role>();
 	readonly #running = new Map<Role, Running>();
 	#ports = new Map<Role, Record<string, number>>();
 
-	constructor(folder: string) {
+	/** @param broker whether messages go over a broker */
+	constructor(folder: string, broker: boolean) {
 		this.#folder = folder;
+		this.#broker = broker;
 	}
 
 	async start(limit: number): Promise<void> {
@@ -104,6 +107,7 @@ export class Trio {
 			folder: this.#folder,
 			ports: this.#ports.get(role) ?? {},
 			armed,
+			broker: this.#broker,
 		};
 		const child = spawn(process.execPath, [NODE_FILE, JSON.stringify(orders)], {
 			stdio: ["pipe", "pipe", "pipe"],

@@ -12,6 +12,12 @@ export interface Order {
 	readonly broken?: boolean;
 	/** Milliseconds that the handler takes: the report then travels on its own. @default 0 */
 	readonly slow?: number;
+	/** The producer is the one on a recorded store. @default false */
+	readonly recorded?: boolean;
+	/** It can tell that this work took effect. @default false */
+	readonly resolves?: boolean;
+	/** There is a second message, to a target without the mixin. @default false */
+	readonly plain?: boolean;
 }
 
 /** What a process is told at its start, as JSON in its only argument. */
@@ -22,6 +28,8 @@ export interface NodeOrders {
 	readonly ports: Readonly<Record<string, number>>;
 	/** Points at which it stops, to be killed. */
 	readonly armed: readonly Point[];
+	/** Messages go over a broker, and not by calls. */
+	readonly broker: boolean;
 }
 
 /** What a running process can be told, a line of JSON on its stdin. */
@@ -29,7 +37,9 @@ export type Command =
 	| { readonly do: "arm"; readonly points: readonly Point[] }
 	/** The producer starts a transaction, whose work throws if it `fails`. */
 	| { readonly do: "order"; readonly order: Order; readonly fails: boolean }
-	/** A person acts on messages: by the producer's process. */
+	/** The coordinator stops in an orderly way, the next time that a claim brings something. */
+	| { readonly do: "stop" }
+	/** A person acts on messages or groups: by the producer's process. */
 	| { readonly do: "operate"; readonly action: string; readonly ids: readonly string[] };
 
 /** A process prints it once its services run. */
