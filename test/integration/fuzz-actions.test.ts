@@ -16,8 +16,11 @@ import {
 	systemRandom,
 	WIRE_VERSION,
 } from "../../protocol/index.ts";
+import { mongodb } from "../../scripts/servers/mongodb.ts";
 import { Coordinator, type GroupView } from "../../services/coordinator/index.ts";
+import { dropDatabase, ownDatabase } from "../support/mongo-stores.ts";
 import { GETTER, mutated, nastyValue } from "../support/nasty.ts";
+import { withServer } from "../support/servers.ts";
 import { until } from "../support/until.ts";
 
 /** Calls of each action. 2,000 take some minutes: LOTTOR_FUZZ_CALLS=2000 npm test -- fuzz-actions */
@@ -27,27 +30,28 @@ const LIMIT_MS = 60_000 + CALLS * 500;
 
 /** What V8 says when code trips over a value: no answer for a caller. */
 const INTERNAL =
-	/is not (a function|iterable|defined)|Cannot (read|convert|set|destructure)|call stack|undefined \(reading|SQLITE|ERR_/;
+	/is not (a function|iterable|defined)|Cannot (read|convert|set|destructure)|call stack|undefined \(reading|SQLITE|BSON|MongoServer|ERR_/;
 
 interface Answer {
 	readonly result?: unknown;
 	readonly error?: { readonly code?: unknown; readonly message?: unknown };
 }
 
-const folder = mkdtempSync(join(tmpdir(), "lottor-fuzz-"));
 const node = (nodeID: string) =>
 	new ServiceBroker({ nodeID, logger: false, metrics: true, transporter: "Fake" });
-const lottor = node("fuzzed");
-const peer = node("peer");
+let folder: string;
+let lottor: ServiceBroker;
+let peer: ServiceBroker;
 let secret: string[] = [];
 let before: GroupView[] = [];
-/** What a caller can know: groups in every state, their messages, receipts of its own. */
-const known: { groups: string[]; messages: string[]; envelopes: Envelope[]; storeId: string } = {
+/** What a caller can know: groups in every state, their messages. */
+const known: { groups: string[]; messages: string[]; storeId: string } = {
 	groups: [],
 	messages: [],
-	envelopes: [],
 	storeId: "",
 };
+/** Calls that were made over the wire, and in the node itself. */
+const calls = { remote: 0, local: 0 };
 
 function shop(name: string, got: string[]) {
 	return {
@@ -68,8 +72,14 @@ function shop(name: string, got: string[]) {
 
 const got: string[] = [];
 
-beforeAll(async () => {
-	lottor.createService(Coordinator({ store: `sqlite:${join(folder, "lottor.db")}` }));
+/** @param store of the coordinator; none: a file */
+async function start(store?: string): Promise<void> {
+	folder = mkdtempSync(join(tmpdir(), "lottor-fuzz-"));
+	lottor = node("fuzzed");
+	peer = node("peer");
+	Object.assign(known, { groups: [], messages: [] });
+	Object.assign(calls, { remote: 0, local: 0 });
+	lottor.createService(Coordinator({ store: store ?? `sqlite:${join(folder, "lottor.db")}` }));
 	lottor.createService(shop("user", got));
 	lottor.createService(shop("auth", got));
 	await lottor.start();
@@ -87,13 +97,13 @@ beforeAll(async () => {
 	known.messages = known.groups.map((id) => `${id}.0`);
 	before = await Promise.all(secret.map(view));
 	got.length = 0;
-}, 60_000);
+}
 
-afterAll(async () => {
+async function stop(): Promise<void> {
 	await peer.stop();
 	await lottor.stop();
 	rmSync(folder, { recursive: true, force: true });
-});
+}
 
 function transact(type: string): Promise<string> {
 	const { reliable } = lottor.getLocalService("user") as unknown as { reliable: Reliable };
@@ -300,7 +310,21 @@ function check(action: string, params: unknown, answer: unknown): void {
 	}
 }
 
-async function attack(from: ServiceBroker, action: string, params: unknown): Promise<void> {
+/** @returns the value as it comes over the wire; undefined: Moleculer can't send it */
+function sent(value: unknown): unknown {
+	try {
+		return JSON.parse(JSON.stringify(value));
+	} catch {
+		return undefined;
+	}
+}
+
+/** @param remote whether the call is to come from the other node, where it can be sent at all */
+async function attack(action: string, given: unknown, remote: boolean): Promise<void> {
+	const wired = remote ? sent(given) : undefined;
+	const from = wired === undefined ? lottor : peer;
+	const params = wired ?? given;
+	calls[from === peer ? "remote" : "local"]++;
 	let answer: unknown;
 	try {
 		answer = await from.call(action, params as object, { timeout: 20_000, retries: 0 });
@@ -319,7 +343,8 @@ const ACTIONS = [
 	...Object.values(PARTICIPANT_ACTIONS).map((name) => `auth.${name}`),
 ];
 
-describe("every public action answers whatever it is called with", () => {
+/** @param times calls of each action */
+function fuzz(times: number): void {
 	test("the list is what the services really have", () => {
 		const real = [...actionsOf("lottor"), ...actionsOf("auth")];
 		expect([...ACTIONS].sort()).toEqual(real.sort());
@@ -335,11 +360,19 @@ describe("every public action answers whatever it is called with", () => {
 				{ arbitrary: nastyValue.map((value) => ({ items: [value] })), weight: 1 },
 				{ arbitrary: nastyValue.map((value) => ({ items: value })), weight: 1 },
 			);
-			const property = fc.asyncProperty(params, (given) => attack(lottor, action, given));
-			await fc.assert(property, { seed: SEED, numRuns: CALLS });
+			const property = fc.asyncProperty(params, fc.boolean(), (given, remote) =>
+				attack(action, given, remote),
+			);
+			await fc.assert(property, { seed: SEED, numRuns: times });
 		},
 		LIMIT_MS,
 	);
+
+	test("half of the calls came from another node", () => {
+		const { remote, local } = calls;
+		expect(remote).toBeGreaterThan(local / 2);
+		expect(local).toBeGreaterThan(remote / 2);
+	});
 
 	test("and lives on: others' records are as they were, and a transaction completes", async () => {
 		expect(await Promise.all(secret.map(view))).toEqual(before);
@@ -350,4 +383,24 @@ describe("every public action answers whatever it is called with", () => {
 		expect(got.some((locals) => locals.includes(group))).toBe(true);
 		expect(await peer.call("lottor.health")).toMatchObject({ ready: true });
 	}, 60_000);
+}
+
+describe("every public action answers whatever it is called with", () => {
+	describe("on a SQLite file", () => {
+		beforeAll(() => start(), 60_000);
+		afterAll(stop);
+		fuzz(CALLS);
+	});
+
+	withServer(mongodb, "on MongoDB", (server) => {
+		describe("on MongoDB", () => {
+			const store = ownDatabase(server);
+			beforeAll(() => start(store), 60_000);
+			afterAll(async () => {
+				await stop();
+				await dropDatabase(store);
+			}, 60_000);
+			fuzz(Math.ceil(CALLS / 3));
+		});
+	});
 });
