@@ -163,11 +163,23 @@ withBrowser("the admin UI", (path) => {
 			await page.getByText("Nothing has failed").waitFor();
 			await world.failMany(MANY);
 			await page.getByText("SMTP_DOWN").waitFor();
+			// Of messages in every state no action is for all.
+			await page.goto("/messages?target=mail");
+			await page.getByLabel("Choose all that are loaded").click();
+			await page.getByRole("toolbar").waitFor();
+			expect(await page.getByRole("button", { name: "that match" }).count()).toBe(0);
+			await page.goto("/messages?target=mail&states=failed,pending");
+			await page.getByLabel("Choose all that are loaded").click();
+			await page.getByRole("button", { name: "Choose all 1,000 that match" }).click();
+			const toolbar = page.getByRole("toolbar");
+			await toolbar.getByRole("button", { name: "Discard" }).waitFor();
+			expect(await toolbar.getByRole("button", { name: "Retry" }).count()).toBe(0);
+			await page.goto("/failures");
 			await page.getByRole("link", { name: "Show 1,000 messages" }).click();
 			await page.getByLabel("Choose all that are loaded").click();
 			await page.getByRole("button", { name: "Choose all 1,000 that match" }).click();
 			world.heal();
-			await page.getByRole("toolbar").getByRole("button", { name: "Retry" }).click();
+			await toolbar.getByRole("button", { name: "Retry" }).click();
 			await page.getByRole("dialog").getByRole("button", { name: "Retry" }).click();
 			await page.getByRole("progressbar", { name: "Progress" }).waitFor();
 			await page
