@@ -24,7 +24,8 @@ export const DOCS_PAGE: Readonly<Record<string, readonly [type: string, content:
 	],
 	"/api/docs.css": [
 		"text/css; charset=utf-8",
-		`:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+		`:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }
+a { color: light-dark(#0b57d0, #a8c7fa); }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; }
 h2 { text-transform: capitalize; }
 details { border: 1px solid color-mix(in srgb, currentColor 25%, transparent); border-radius: 6px; margin: 0.5rem 0; padding: 0.5rem 0.75rem; }

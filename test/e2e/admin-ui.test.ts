@@ -531,7 +531,81 @@ withBrowser("the admin UI", (path) => {
 			await page.context().close();
 		},
 	);
+
+	test.each([
+		["light, wide", { viewport: WIDE, colorScheme: "light" }],
+		["dark, 360 px", { viewport: PHONE, colorScheme: "dark" }],
+	] as const)(
+		"axe finds nothing in any menu, dialog or tab, nor in the page to try the API: %s",
+		async (_, options) => {
+			await world.sample("consumeFail");
+			const page = await logIn(world.tokens.admin, options);
+			await page.goto("/messages?states=failed");
+			const link = (await page.locator("tbody a").first().getAttribute("href")) ?? "";
+			const group = link.split("#")[0] ?? "";
+			const found: string[] = [];
+			const scan = async (name: string) => {
+				found.push(...(await violations(page)).map((one) => `${name}: ${one}`));
+				if (await tooWide(page)) found.push(`${name} is too wide`);
+			};
+			for (const [name, path, open] of PARTS) {
+				await page.goto(path === "group" ? group : path);
+				await page.locator("h1").waitFor();
+				await page.waitForFunction(() => !document.querySelector(".skeleton"));
+				await open(page);
+				await scan(name);
+			}
+
+			await page.goto("/api/docs");
+			const route = page.locator("details").filter({ hasText: "GET /api/groups" }).first();
+			await route.locator("summary").click();
+			await route.getByLabel("states").fill("completed,committed");
+			await route.getByLabel("limit").fill("1");
+			await route.getByRole("button", { name: "Send" }).click();
+			await route.getByText('"total"').waitFor();
+			expect(await route.locator("pre").textContent()).toMatch(
+				/^GET \/api\/groups\?\S*states=completed%2Ccommitted\S*\n200\n/,
+			);
+			await scan("docs");
+			expect(found).toEqual([]);
+			expect(complaints).toEqual([]);
+			await page.context().close();
+		},
+	);
 });
+
+/** Everything that opens over a page or within it, and how. */
+const PARTS: readonly (readonly [
+	name: string,
+	path: string,
+	open: (page: Page) => Promise<void>,
+])[] = [
+	["palette", "/", (page) => page.keyboard.press("Control+k")],
+	["columns", "/messages", (page) => page.getByRole("button", { name: "Columns" }).click()],
+	["views", "/messages", (page) => page.getByRole("button", { name: "Views" }).click()],
+	[
+		"states",
+		"/messages",
+		async (page) => {
+			const folded = page.getByRole("button", { name: "Filter", exact: true });
+			if (await folded.isVisible()) await folded.click();
+			await page.getByRole("button", { name: "State" }).click();
+		},
+	],
+	[
+		"preferences",
+		"/",
+		async (page) => {
+			const folded = page.getByRole("button", { name: "Open navigation" });
+			if (await folded.isVisible()) await folded.click();
+			await page.getByRole("button", { name: "Preferences and session" }).click();
+		},
+	],
+	["history", "group", (page) => page.getByRole("tab", { name: "List" }).click()],
+	["raw", "group", (page) => page.getByRole("tab", { name: "Raw JSON" }).click()],
+	["edit", "group", (page) => page.getByRole("button", { name: "Edit payload" }).click()],
+	["reason", "group", (page) => page.getByRole("button", { name: "Discard" }).click()],
+];
 
 async function tooWide(page: Page): Promise<boolean> {
 	return page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
