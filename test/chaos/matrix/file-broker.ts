@@ -1,7 +1,13 @@
 import type { DatabaseSync } from "node:sqlite";
 import { type ServiceBroker, Serializers } from "moleculer";
 import type { Channel, ChannelAdapter, PublishOptions } from "../../../adapters/channels/index.ts";
-import { type Clock, LottorError } from "../../../protocol/index.ts";
+import {
+	type Clock,
+	contentTypeOf,
+	type EnvelopeHead,
+	fromHeaders,
+	LottorError,
+} from "../../../protocol/index.ts";
 
 /** What a client tells the broker. `link` is the connection that it was begun on. */
 export interface Post {
@@ -38,6 +44,8 @@ export interface FileBrokerOptions {
 	readonly connect: (file: string) => DatabaseSync;
 	/** Adds fault points. */
 	readonly watch: (post: Post) => Post;
+	/** Called before a message is acknowledged. @default nobody looks */
+	readonly acking?: (head: EnvelopeHead) => void;
 	/** How often to look for what other processes have published. @default never: there are none */
 	readonly poll?: number;
 }
@@ -67,18 +75,20 @@ export class FileBroker implements ChannelAdapter {
 	readonly #clock: Clock;
 	readonly #poll: number | undefined;
 	readonly #post: Post;
+	readonly #acking: FileBrokerOptions["acking"];
 	readonly #subscriptions = new Map<string, Subscription>();
 	/** Names the connection: a new one after each death of the broker. */
 	#link = 0;
 	/** Resolves once the broker is there again. */
 	#back: Promise<void> | undefined;
 
-	constructor({ file, clock, connect, watch, poll }: FileBrokerOptions) {
+	constructor({ file, clock, connect, watch, acking, poll }: FileBrokerOptions) {
 		this.#db = connect(file);
 		this.#db.exec("PRAGMA journal_mode = WAL");
 		this.#db.exec(TABLE);
 		this.#clock = clock;
 		this.#poll = poll;
+		this.#acking = acking;
 		this.#post = watch({
 			publish: (link, letter) => this.#store(link, letter),
 			ack: (link, letter) => this.#forget(link, letter),
@@ -195,6 +205,7 @@ export class FileBroker implements ChannelAdapter {
 		} catch {
 			return;
 		}
+		this.#acking?.(fromHeaders(letter.headers, contentTypeOf(this.serializer)));
 		await this.#post.ack(link, letter.seq);
 	}
 

@@ -100,6 +100,14 @@ export function unrecordedIn(folder: string): string[] {
 	return effects.filter((id) => !recorded.has(id));
 }
 
+/**
+ * @returns messages of which the target's inbox says how they ended, that they may not run, or, on
+ *   a recorded store, that somebody has claimed them: other copies may be dropped (R32, R33)
+ */
+export function seenBy(folder: string, target: string): ReadonlySet<string> {
+	return new Set(counts(folder, target, "SELECT id, 1 AS n FROM lottor_inbox").keys());
+}
+
 function effectsIn(folder: string): Map<TargetName, Map<string, number>> {
 	const targets = Object.keys(EFFECT_FILES) as TargetName[];
 	return new Map(targets.map((target) => [target, effectsOf(folder, target)]));

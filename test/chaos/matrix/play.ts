@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { turns } from "./clock.ts";
 import {
 	audit,
+	seenBy,
 	type Breaches,
 	isQuiet,
 	keptRows,
@@ -126,6 +127,10 @@ export async function play(yard: Yard, options: RunOptions): Promise<Outcome> {
 			reached,
 			cast: scenario,
 			claimed,
+			acking: ({ id, target }) => {
+				if (!auditing && !seenBy(folder, target).has(id))
+					breaches.wrong.push(`message ${id} is acknowledged, and no row says why`);
+			},
 		});
 		const { life } = world;
 		const acts = async (world: World) => {

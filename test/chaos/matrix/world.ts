@@ -27,7 +27,7 @@ import {
 import { type GroupRecord, LottorError, type Random } from "../../../protocol/index.ts";
 import { Coordinator } from "../../../services/coordinator/index.ts";
 import { seededRandom, SteppedClock } from "./clock.ts";
-import { FileBroker } from "./file-broker.ts";
+import { FileBroker, type FileBrokerOptions } from "./file-broker.ts";
 import {
 	type Life,
 	PLAIN_TARGET,
@@ -95,6 +95,8 @@ export interface WorldOptions {
 	/** Called at each fault point. */
 	readonly reached: (point: Point, world: World) => void;
 	readonly cast: Cast;
+	/** Called before a message is acknowledged to the broker. */
+	readonly acking?: FileBrokerOptions["acking"];
 	/**
 	 * Called each time that a claim has brought something, before the coordinator gets it.
 	 * @default nothing waits
@@ -271,6 +273,7 @@ export class World {
 			clock: this.clock,
 			connect: (file) => this.#connect(file, 10),
 			watch: (post) => watchPost(post, this.life),
+			...(this.#options.acking && { acking: this.#options.acking }),
 		});
 	}
 
