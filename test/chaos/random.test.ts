@@ -4,10 +4,11 @@ import { DatabaseSync } from "node:sqlite";
 
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 
+import { FIGURES } from "../support/check.ts";
 import { runCommand, type Told } from "../support/command.ts";
 import { compare } from "./random/ledger.ts";
-import { plan } from "./random/plan.ts";
-import { CONSUMERS } from "./random/words.ts";
+import { plan, victimsOf } from "./random/plan.ts";
+import { CONSUMERS, COORDINATORS, type ServerName } from "./random/words.ts";
 
 const COMMAND = new URL("./random/index.ts", import.meta.url);
 /** Its schedule has a kill of each kind of process, a paused coordinator and all else but a blackout. */
@@ -16,12 +17,20 @@ const SECONDS = 12;
 const LIMIT_MS = 300_000;
 /** What every run is to have, however short. */
 const PROMISED = ["kill", "pause", "cut", "blackhole", "latency", "fullDisk"];
+const SERVERS: readonly ServerName[] = ["broker", "store"];
+/** And what befalls each server, and the ways to it. */
+const OF_SERVERS = SERVERS.flatMap((server) => [
+	server,
+	`cut ${server}`,
+	`blackhole ${server}`,
+	`latency ${server}`,
+]);
 
 describe("random chaos", () => {
 	let run: Told;
 
 	beforeAll(async () => {
-		run = await runCommand(COMMAND, ["--seconds", String(SECONDS), "--seed", SEED]);
+		run = await runCommand(COMMAND, ["--seconds", String(SECONDS), "--seed", SEED, "--keep"]);
 	}, LIMIT_MS);
 
 	afterAll(() => {
@@ -42,6 +51,7 @@ describe("random chaos", () => {
 			misbehaviour: 0,
 			ok: true,
 		});
+		for (const figure of FIGURES) expect(typeof result[figure]).toBe("number");
 		expect(result["transactions"]).toBeGreaterThan(50);
 		expect(result["crashes"]).toBeGreaterThanOrEqual(3);
 		expect(Object.keys(result["faults"] as object)).toEqual(expect.arrayContaining(PROMISED));
@@ -49,10 +59,34 @@ describe("random chaos", () => {
 
 	it("has every kind of fault in the shortest run, that of servers too", () => {
 		for (let seed = 0; seed < 100; seed++) {
-			const schedule = plan(String(seed), 10, "transactional", ["broker", "store"]);
+			const schedule = plan(String(seed), 10, "transactional", SERVERS);
 			const kinds = schedule.map(({ kind }) => kind);
-			expect(kinds).toEqual(expect.arrayContaining([...PROMISED, "broker", "store"]));
+			expect(kinds).toEqual(expect.arrayContaining([...PROMISED, ...OF_SERVERS]));
 		}
+	});
+
+	it("cuts one process off from a server, or all that use it", () => {
+		const schedule = plan("a", 600, "transactional", SERVERS);
+		for (const server of SERVERS) {
+			const clients = victimsOf(`cut ${server}`, SERVERS).length;
+			const struck = schedule.flatMap((fault) =>
+				"peer" in fault && fault.peer === server ? [fault.nodes.length] : [],
+			);
+			expect(new Set(struck)).toEqual(new Set([1, clients]));
+		}
+	});
+
+	it("breaks no disk of a coordinator whose store is a server: it has none", () => {
+		const struck = (servers: readonly ServerName[]) =>
+			plan("a", 600, "transactional", servers).filter(
+				(fault) =>
+					(fault.kind === "fullDisk" || fault.kind === "ioError") &&
+					COORDINATORS.includes(fault.node),
+			);
+		expect(struck([])).not.toEqual([]);
+		expect(struck(["broker"])).not.toEqual([]);
+		expect(struck(["store"])).toEqual([]);
+		expect(victimsOf("fullDisk", ["store"])).toEqual(["p1", "p2", "p3", "c1", "c2", "c3"]);
 	});
 
 	it("has the same schedule for the same seed, and another for another", () => {

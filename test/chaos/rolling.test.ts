@@ -14,7 +14,7 @@ import { compare } from "./random/ledger.ts";
 import { Network } from "./random/network.ts";
 import { Processes } from "./random/processes.ts";
 import { settled } from "./random/settled.ts";
-import { type CallerSaw, type NodeName, SQLITE } from "./random/words.ts";
+import { type CallerSaw, type NodeName, type Peer, SQLITE } from "./random/words.ts";
 
 jest.setTimeout(600_000);
 
@@ -41,7 +41,7 @@ afterEach(async () => {
  */
 async function roll(store: string, open: (folder: string) => CoordinatorData) {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-rolling-"));
-	const network = new Network<NodeName>();
+	const network = new Network<Peer>();
 	const processes = new Processes({
 		nodes: NODES,
 		calm: true,

@@ -1,20 +1,27 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 
-/** What a command of the project told that was run with `--json` and `--keep`. */
+/** What a command of the project told that was run with `--json`. */
 export interface Told {
 	/** The last line of stdout. */
 	readonly result: Record<string, unknown>;
-	/** Where it kept its databases. */
+	/** Where it kept its databases; empty where it did not. */
 	readonly folder: string;
 	/** stderr. */
 	readonly told: string;
 }
 
-/** Runs a command to its end, however that is; its databases are kept. */
-export async function runCommand(file: URL, options: readonly string[]): Promise<Told> {
-	const args = [file.pathname, ...options, "--json", "--keep"];
-	const child = promisify(execFile)(process.execPath, args, { maxBuffer: 16 * 1024 * 1024 });
+/** Runs a command to its end, however that is. @param env what its environment has besides */
+export async function runCommand(
+	file: URL,
+	options: readonly string[],
+	env: Readonly<Record<string, string>> = {},
+): Promise<Told> {
+	const args = [file.pathname, ...options, "--json"];
+	const child = promisify(execFile)(process.execPath, args, {
+		maxBuffer: 16 * 1024 * 1024,
+		env: { ...process.env, ...env },
+	});
 	const { stdout, stderr } = await child.catch(
 		(error: { stdout?: string; stderr?: string }) => error,
 	);

@@ -23,6 +23,14 @@ export interface Memory {
 	readonly leaked: number;
 }
 
+/**
+ * Growth of the highest values in MiB that is no trend: it may be chance in which third a sample
+ * meets a full queue, which holds about 30 MiB.
+ */
+const FLAT_HEAP = 32;
+const FLAT_RSS = 64;
+/** MiB that the heap at rest may have more than before. */
+const LEAK_BAR = 8;
 const MIB = 2 ** 20;
 const THIRDS = 3;
 
@@ -51,6 +59,15 @@ export function memoryOf(
 		rssGrowth: growth(rssPeaks),
 		leaked: tenths(restAfter - restBefore),
 	};
+}
+
+/** @returns by which process memory was not flat, and how; nothing when all was */
+export function growths(memory: Readonly<Record<string, Memory>>): string[] {
+	return Object.entries(memory).flatMap(([name, { heapGrowth, rssGrowth, leaked }]) => [
+		...(heapGrowth > FLAT_HEAP ? [`the heap of ${name} grew by ${heapGrowth} MiB`] : []),
+		...(rssGrowth > FLAT_RSS ? [`the memory of ${name} grew by ${rssGrowth} MiB`] : []),
+		...(leaked > LEAK_BAR ? [`${name} kept ${leaked} MiB`] : []),
+	]);
 }
 
 function peaks(

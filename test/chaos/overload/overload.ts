@@ -6,7 +6,7 @@ import { compare, type Verdict } from "../random/ledger.ts";
 import { Network } from "../random/network.ts";
 import { Processes } from "../random/processes.ts";
 import { settled } from "../random/settled.ts";
-import { type Figures, type NodeName, SQLITE } from "../random/words.ts";
+import { type Figures, type NodeName, type Peer, SQLITE } from "../random/words.ts";
 import { type Memory, memoryOf, type Sample } from "./memory.ts";
 
 /** One coordinator, producers and consumers. */
@@ -67,7 +67,7 @@ export interface Overload extends Verdict {
 /** Finds the rate that can be sustained, offers twice of it, and looks what becomes of it. */
 export async function overload(options: OverloadOptions): Promise<Overload> {
 	const { seconds, seed, folder, tell } = options;
-	const network = new Network<NodeName>();
+	const network = new Network<Peer>();
 	const processes = new Processes({
 		nodes: NODES,
 		calm: true,

@@ -28,6 +28,7 @@ interface GroupDocument {
 
 /** The coordinators' database on a server of MongoDB's protocol, whose clock is this machine's. */
 export class CoordinatorDatabase implements CoordinatorData {
+	readonly isFile = false;
 	readonly #connect: () => MongoClient;
 	readonly #name: string;
 	#client: MongoClient;

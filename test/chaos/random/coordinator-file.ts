@@ -29,6 +29,8 @@ type Awaitable<T> = T | Promise<T>;
 
 /** The coordinators' store, read from outside, without asking them. */
 export interface CoordinatorData {
+	/** Whether a paused coordinator may hold a lock that all others need (R31). */
+	readonly isFile: boolean;
 	/** What a coordinator had leased, and what of it is due within so many milliseconds. */
 	leasedBy(node: string, soon: number): Awaitable<OpenGroup[]>;
 	/** What a producer had prepared and not decided. */
@@ -46,6 +48,7 @@ export interface CoordinatorData {
 const OPEN = "SELECT id, version, state, source, created_at AS createdAt FROM lottor_groups";
 /** The coordinators' file. */
 export class CoordinatorFile implements CoordinatorData {
+	readonly isFile = true;
 	readonly #db: DatabaseSync;
 
 	/** The file must be there. */

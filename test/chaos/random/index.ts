@@ -3,20 +3,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
-import { type Guarantee, GUARANTEES, messageOf } from "../../../protocol/index.ts";
-import { command } from "../../../scripts/command.ts";
+import { type Guarantee, GUARANTEES } from "../../../protocol/index.ts";
 import type { ServerKind } from "../../../scripts/servers/kind.ts";
+import { check } from "../../support/check.ts";
 import { CoordinatorDatabase } from "./coordinator-database.ts";
 import { type CoordinatorData, CoordinatorFile } from "./coordinator-file.ts";
 import { compare, type Verdict } from "./ledger.ts";
 import { Network } from "./network.ts";
-import { plan, type ServerFault } from "./plan.ts";
+import { neverMissing, plan } from "./plan.ts";
 import { Processes } from "./processes.ts";
 import { Recovery } from "./recovery.ts";
 import { BROKERS, ChaosServer, STORES } from "./servers.ts";
 import { settled } from "./settled.ts";
 import { type Played, storm } from "./storm.ts";
-import { type NodeName, SQLITE } from "./words.ts";
+import { type Peer, type ServerName, SQLITE } from "./words.ts";
 
 const HELP = `npm run chaos -- [options]
 
@@ -90,6 +90,8 @@ interface Outcome extends Verdict, Played {
 	readonly crashes: number;
 	readonly recovery: readonly number[];
 	readonly misbehaviour: readonly string[];
+	/** Faults that every such run has, and that struck nobody. */
+	readonly missing: readonly string[];
 }
 
 async function run(
@@ -101,7 +103,9 @@ async function run(
 	const broker = await serverOf(BROKERS, options.delivery);
 	const store = await serverOf(STORES, options.store);
 	const servers = { ...(broker && { broker }), ...(store && { store }) };
-	const network = new Network<NodeName>();
+	const names = Object.keys(servers) as ServerName[];
+	const network = new Network<Peer>();
+	for (const name of names) network.listens(name, servers[name]?.port);
 	const processes = new Processes({
 		folder,
 		guarantee,
@@ -109,6 +113,7 @@ async function run(
 		store: store?.url ?? SQLITE,
 		seed,
 		network,
+		servers: names,
 		tell,
 	});
 	const clear = async () => {
@@ -134,17 +139,13 @@ async function run(
 			progressed().catch(() => tell("The store can't be asked how far it is"));
 		}, PROGRESS_MS);
 		processes.load(true);
-		const played = await storm(
-			plan(seed, seconds, guarantee, Object.keys(servers) as ServerFault[]),
-			seconds * 1_000,
-			{
-				processes,
-				network,
-				servers,
-				killed: (node) => recovery.killed(node),
-				tell,
-			},
-		);
+		const played = await storm(plan(seed, seconds, guarantee, names), seconds * 1_000, {
+			processes,
+			network,
+			servers,
+			killed: (node) => recovery.killed(node),
+			tell,
+		});
 		processes.load(false);
 		tell("Nothing goes wrong any more; waiting for the rest");
 		const quiet = await settled(stored, SETTLE_MS);
@@ -153,7 +154,8 @@ async function run(
 		await processes.stop();
 		const { crashes, harmed, misbehaviour } = processes;
 		const verdict = await compare(folder, harmed, stored);
-		return { ...played, ...verdict, crashes, recovery: times, misbehaviour };
+		const missing = neverMissing(names).filter((kind) => played.faults[kind] === undefined);
+		return { ...played, ...verdict, crashes, recovery: times, misbehaviour, missing };
 	} finally {
 		clearInterval(progress);
 		await data?.close();
@@ -166,32 +168,32 @@ async function run(
 /** Whether all is as PROTOCOL, section 1, promises. */
 function isOk(outcome: Outcome, guarantee: Guarantee): boolean {
 	const { lost, phantom, doubles, unexplained, inDoubt, unfinished } = outcome;
-	const { recovery, misbehaviour } = outcome;
+	const { recovery, misbehaviour, missing } = outcome;
 	const sound = lost + phantom + unexplained + unfinished + misbehaviour.length === 0;
+	if (missing.length > 0 || outcome.transactions === 0) return false;
 	const inTime = recovery.every((ms) => ms <= RECOVERY_BAR_MS);
 	return sound && inTime && (guarantee === "recorded" || doubles + inDoubt === 0);
 }
 
-async function chaos(options: Options): Promise<number> {
+async function chaos(options: Options) {
 	const tell = console.error;
 	const { seed, seconds, guarantee, delivery, store } = options;
 	const folder = mkdtempSync(join(tmpdir(), "lottor-chaos-"));
 	tell(
 		`Seed ${seed}, ${seconds} s, ${guarantee} stores, store ${store}, delivery ${delivery}, in ${folder}`,
 	);
-	const outcome = await run(options, folder, tell).catch((error: unknown) => {
-		tell(`The run could not be made: ${messageOf(error)}`);
-	});
-	const ok = outcome !== undefined && isOk(outcome, guarantee);
-	if (outcome) {
-		const { findings, misbehaviour } = outcome;
+	let ok = false;
+	try {
+		const outcome = await run(options, folder, tell);
+		const { findings, misbehaviour, missing } = outcome;
+		if (missing.length > 0) tell(`Struck nobody: ${missing.join()}`);
 		for (const text of [...misbehaviour, ...findings].slice(0, SHOWN_FINDINGS)) tell(text);
-		const result = resultOf(options, outcome, ok);
-		console.log(options.json ? JSON.stringify(result) : result);
+		ok = isOk(outcome, guarantee);
+		return resultOf(options, outcome, ok);
+	} finally {
+		if (ok && !options.keep) rmSync(folder, { recursive: true });
+		else tell(`Databases and logs are kept in ${folder}`);
 	}
-	if (ok && !options.keep) rmSync(folder, { recursive: true });
-	else tell(`Databases and logs are kept in ${folder}`);
-	return ok ? 0 : 1;
 }
 
 function resultOf(
@@ -228,4 +230,4 @@ function resultOf(
 	};
 }
 
-process.exitCode = await command(HELP, readOptions, chaos);
+process.exitCode = await check(HELP, readOptions, chaos);

@@ -36,6 +36,10 @@ class Link {
 		this.cut();
 	}
 
+	get isOpen(): boolean {
+		return this.#sockets.size > 0;
+	}
+
 	/** Closes every connection; what was on the way is lost. */
 	cut(): void {
 		this.#underway = [];
@@ -102,31 +106,47 @@ class Link {
 	}
 }
 
-/** The network between the processes: each reaches each other one through a link that can fail. */
+/**
+ * The network between the processes, and from them to servers: each reaches each other one through
+ * a link that can fail.
+ */
 export class Network<Name extends string> {
 	readonly #links = new Map<string, Link>();
 	readonly #ports = new Map<Name, number>();
 
-	/** @returns for each node, the ports by which it reaches the others */
-	async open(names: readonly Name[]): Promise<Map<Name, Record<string, number>>> {
+	/**
+	 * @param to whom each of the nodes reaches
+	 * @returns for each node, the ports by which it reaches them
+	 */
+	async open(
+		names: readonly Name[],
+		to: readonly Name[] = names,
+	): Promise<Map<Name, Record<string, number>>> {
 		const all = new Map<Name, Record<string, number>>();
 		for (const from of names) {
 			const ports: Record<string, number> = {};
-			for (const to of names) {
-				if (from === to) continue;
-				const link = new Link(() => this.#ports.get(to));
-				this.#links.set(`${from} ${to}`, link);
-				ports[to] = await link.listen();
+			for (const other of to) {
+				if (from === other) continue;
+				const link = new Link(() => this.#ports.get(other));
+				this.#links.set(`${from} ${other}`, link);
+				ports[other] = await link.listen();
 			}
 			all.set(from, ports);
 		}
 		return all;
 	}
 
-	/** A node listens on this port now; undefined: on none. */
+	/** A node or server listens on this port now; undefined: on none. */
 	listens(name: Name, port: number | undefined): void {
 		if (port === undefined) this.#ports.delete(name);
 		else this.#ports.set(name, port);
+	}
+
+	/** Whether there is a connection between them. */
+	isOpen(a: Name, b: Name): boolean {
+		let open = false;
+		this.#both(a, b, (link) => (open ||= link.isOpen));
+		return open;
 	}
 
 	cut(a: Name, b: Name): void {

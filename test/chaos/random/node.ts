@@ -8,6 +8,7 @@ import { type Service, ServiceBroker } from "moleculer";
 import { Calm, Dice } from "./dice.ts";
 import { Disk } from "./disk.ts";
 import { consumer, coordinator, messages, order, producer } from "./services.ts";
+import { deliveryOver, storeOver } from "./servers-over.ts";
 import { ChaosTcp } from "./transporter.ts";
 import {
 	type CallerSaw,
@@ -28,14 +29,16 @@ const CALLERS = 4;
 const OFFER_MS = 20;
 
 const orders = JSON.parse(process.argv[2] ?? "{}") as NodeOrders;
-const { name, start, folder, guarantee, delivery, store, seed, ports } = orders;
+const { name, start, folder, guarantee, delivery, store, seed, ports, servers } = orders;
 const { calm, coordinator: times } = orders;
 const dice = new (calm ? Calm : Dice)(`${seed} ${start}`);
 const disk = new Disk();
 const counts = { begun: 0, results: {} as Record<string, number>, effects: 0 };
 const effected = () => void counts.effects++;
 const around = {
-	...{ start, folder, guarantee, delivery, store, calm, dice, disk, effected },
+	...{ start, folder, guarantee, calm, dice, disk, effected },
+	delivery: deliveryOver(delivery, servers.broker),
+	store: storeOver(store, servers.store),
 	coordinator: times,
 };
 

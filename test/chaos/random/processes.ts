@@ -14,8 +14,11 @@ import {
 	type NodeName,
 	type NodeOrders,
 	NODES,
+	type Peer,
 	PORT,
 	READY,
+	type ServerName,
+	type ServerPorts,
 	type Times,
 } from "./words.ts";
 
@@ -52,7 +55,9 @@ export interface Setting {
 	/** `sqlite`, or the URL of the coordinators' store. */
 	readonly store: string;
 	readonly seed: string;
-	readonly network: Network<NodeName>;
+	readonly network: Network<Peer>;
+	/** Servers that are reached over the network, too. @default none: each at its own address */
+	readonly servers?: readonly ServerName[];
 	readonly tell: (text: string) => void;
 }
 
@@ -69,7 +74,8 @@ export class Processes {
 	readonly #starts = new Map<NodeName, number>();
 	/** Nodes whose disk does not work. */
 	readonly #hampered = new Set<NodeName>();
-	#ports = new Map<NodeName, Record<string, number>>();
+	#ports = new Map<Peer, Readonly<Record<string, number>>>();
+	#serverPorts = new Map<Peer, ServerPorts>();
 	#load = false;
 	#over = false;
 
@@ -83,7 +89,11 @@ export class Processes {
 
 	/** Starts these, and waits until they are ready. */
 	async start(nodes = this.nodes): Promise<void> {
-		if (this.#ports.size === 0) this.#ports = await this.#setting.network.open(this.nodes);
+		if (this.#ports.size === 0) {
+			const { network, servers = [] } = this.#setting;
+			this.#ports = await network.open(this.nodes);
+			this.#serverPorts = await network.open(this.nodes, servers);
+		}
 		for (const name of nodes) this.#spawn(name);
 		await Promise.all(nodes.map((name) => this.ready(name)));
 	}
@@ -201,6 +211,7 @@ export class Processes {
 			calm,
 			coordinator,
 			ports: this.#ports.get(name) ?? {},
+			servers: this.#serverPorts.get(name) ?? {},
 		};
 		const child = spawn(process.execPath, ["--expose-gc", NODE_FILE, JSON.stringify(orders)], {
 			stdio: ["pipe", "pipe", "pipe"],

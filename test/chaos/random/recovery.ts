@@ -103,14 +103,17 @@ export class Recovery {
 
 	#canGoOn({ group }: Waiting): boolean {
 		const hosts = NODES.filter((node) => SERVICES[node]?.includes(group.source));
-		return this.#alive(COORDINATORS) && (group.state !== "prepared" || this.#alive(hosts));
+		return (
+			this.#alive(COORDINATORS, this.#data.isFile) &&
+			(group.state !== "prepared" || this.#alive(hosts, true))
+		);
 	}
 
 	/** A paused process may hold the lock of the file that it shares with the others (R31). */
-	#alive(nodes: readonly NodeName[]): boolean {
+	#alive(nodes: readonly NodeName[], shareFile: boolean): boolean {
 		return (
 			nodes.some((node) => this.#processes.isUp(node)) &&
-			!nodes.some((node) => this.#processes.isPaused(node))
+			!(shareFile && nodes.some((node) => this.#processes.isPaused(node)))
 		);
 	}
 }

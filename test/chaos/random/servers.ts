@@ -17,7 +17,7 @@ export const STORES: readonly ServerKind[] = [mongodb];
 /** A broker or a store of a run: a server of its own, which fails. */
 export class ChaosServer {
 	readonly #server: PrivateServer;
-	#outages: Promise<void> = Promise.resolve();
+	#isUp = true;
 
 	private constructor(server: PrivateServer) {
 		this.#server = server;
@@ -31,14 +31,22 @@ export class ChaosServer {
 		return this.#server.url;
 	}
 
-	/** SIGKILL; starts it again, on its data, after `ms`. One outage after the other. */
-	outage(ms: number): Promise<void> {
-		this.#outages = this.#outages.then(async () => {
-			await this.#server.kill();
-			await sleep(ms);
-			await this.#server.start();
-		});
-		return this.#outages;
+	get port(): number {
+		return this.#server.port;
+	}
+
+	/** Whether it runs. */
+	get isUp(): boolean {
+		return this.#isUp;
+	}
+
+	/** SIGKILL; starts it again, on its data, after `ms`. It must run. */
+	async outage(ms: number): Promise<void> {
+		this.#isUp = false;
+		await this.#server.kill();
+		await sleep(ms);
+		await this.#server.start();
+		this.#isUp = true;
 	}
 
 	dispose(): Promise<void> {

@@ -29,8 +29,7 @@ export interface Surroundings {
 	/** Which start of which process it is. */
 	readonly start: string;
 	readonly guarantee: Guarantee;
-	/** `direct`, or the broker's URL. */
-	readonly delivery: string;
+	readonly delivery: DeliverySpec;
 	/** `sqlite`: the file in the folder; or the URL of the coordinators' store. */
 	readonly store: string;
 	readonly calm: boolean;
@@ -95,7 +94,7 @@ export function coordinator({
 			store === SQLITE
 				? sqliteCoordinatorStore({ file: join(folder, "lottor.db"), connect: disk.connect })
 				: store,
-		delivery: delivery as DeliverySpec,
+		delivery,
 		maxChecks: guarantee === "recorded" ? 3 : 15,
 		...(!calm && SHORT_TIMES),
 		...times,

@@ -1,16 +1,20 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
 import type { Network } from "./network.ts";
-import type { Fault, ServerFault } from "./plan.ts";
+import { type Fault, victimsOf, type WayFault } from "./plan.ts";
 import type { Processes } from "./processes.ts";
 import type { ChaosServer } from "./servers.ts";
-import { type NodeName, NODES } from "./words.ts";
+import { type NodeName, NODES, type Peer, type ServerName } from "./words.ts";
+
+/** How often it is looked what is due. */
+const POLL_MS = 20;
+const LATE_MS = 120_000;
 
 /** What the schedule is played on. */
 export interface Playground {
 	readonly processes: Processes;
-	readonly network: Network<NodeName>;
-	readonly servers: Readonly<Partial<Record<ServerFault, ChaosServer>>>;
+	readonly network: Network<Peer>;
+	readonly servers: Readonly<Partial<Record<ServerName, ChaosServer>>>;
 	/** Called between the kill and the next start. */
 	readonly killed: (node: NodeName) => Promise<void>;
 	readonly tell: (text: string) => void;
@@ -26,45 +30,84 @@ export interface Played {
 
 /**
  * Plays the schedule, and resolves when every fault is over. A fault of a process that does not
- * run just then strikes the next one that does, or, where none does, nobody.
+ * run just then strikes the next one that does; where none does, it is left out and not counted,
+ * or, as long as its kind has struck nobody, it waits.
+ *
+ * @param late how long it goes on for a kind that has not struck anybody yet; milliseconds
  */
 export async function storm(
 	schedule: readonly Fault[],
 	ms: number,
 	playground: Playground,
+	late = LATE_MS,
 ): Promise<Played> {
 	const start = Date.now();
 	const faults: Record<string, number> = {};
 	const points = new Set<string>();
 	const underway: Promise<void>[] = [];
-	for (const planned of schedule) {
-		await sleep(Math.max(start + planned.at - Date.now(), 0));
-		const fault = struck(planned, playground.processes);
-		if (!fault) continue;
-		const places = placesOf(fault);
-		faults[fault.kind] = (faults[fault.kind] ?? 0) + 1;
-		points.add([fault.kind, ...places].join(" "));
-		playground.tell(describe(fault));
-		underway.push(play(fault, playground));
+	let left = [...schedule];
+	for (let now = 0; ; now = Date.now() - start) {
+		const waiting: Fault[] = [];
+		for (const planned of left) {
+			const isDue = planned.at <= now;
+			const fault = isDue ? struck(planned, playground) : undefined;
+			if (!fault) {
+				if (!isDue || faults[planned.kind] === undefined) waiting.push(planned);
+				continue;
+			}
+			faults[fault.kind] = (faults[fault.kind] ?? 0) + 1;
+			points.add([fault.kind, ...placesOf(fault)].join(" "));
+			playground.tell(describe(fault));
+			underway.push(play(fault, playground));
+		}
+		left = waiting;
+		if (now >= ms && (left.length === 0 || now >= ms + late)) break;
+		await sleep(POLL_MS);
 	}
-	await sleep(Math.max(start + ms - Date.now(), 0));
 	await Promise.all(underway);
 	return { faults, points: points.size };
 }
 
-function struck(fault: Fault, processes: Processes): Fault | undefined {
-	if (!("node" in fault) || "peer" in fault) return fault;
-	const place = NODES.findIndex((name) => name === fault.node);
-	const inTurn = [...NODES.slice(place), ...NODES.slice(0, place)];
-	const node = inTurn.find((name) => processes.isUp(name));
-	return node && { ...fault, node };
+/** @returns the fault with those that it can strike now; undefined: it can't act */
+function struck(fault: Fault, { processes, network, servers }: Playground): Fault | undefined {
+	const victims = victimsOf(fault.kind, Object.keys(servers) as ServerName[]);
+	const isUp = (name: NodeName) => processes.isUp(name);
+	if ("node" in fault) {
+		const node = inTurn(fault.node, victims).find(isUp);
+		return node && { ...fault, node };
+	}
+	if (fault.kind === "broker" || fault.kind === "store")
+		return servers[fault.kind]?.isUp ? fault : undefined;
+	if (fault.kind === "blackout") return NODES.some(isUp) ? fault : undefined;
+	for (const peer of isServer(fault.peer) ? [fault.peer] : inTurn(fault.peer, NODES)) {
+		const can = (node: NodeName) =>
+			isUp(node) &&
+			(isServer(peer) || (peer !== node && isUp(peer))) &&
+			// What is not connected can't be cut.
+			(!fault.kind.startsWith("cut") || network.isOpen(node, peer));
+		const planned = fault.nodes.filter(can);
+		const others = inTurn(fault.nodes[0], victims).filter(can);
+		const nodes = planned.length > 0 ? planned : others.slice(0, 1);
+		if (nodes.length > 0) return { ...fault, peer, nodes };
+	}
+	return undefined;
+}
+
+function isServer(peer: Peer): peer is ServerName {
+	return peer === "broker" || peer === "store";
+}
+
+/** All of them, beginning with this one. */
+function inTurn(first: NodeName | undefined, all: readonly NodeName[]): readonly NodeName[] {
+	const place = all.findIndex((name) => name === first);
+	return [...all.slice(place), ...all.slice(0, place)];
 }
 
 /** One process, the two ends of a link, or all. */
-function placesOf(fault: Fault): readonly NodeName[] {
-	if (fault.kind === "broker" || fault.kind === "store") return [];
-	if ("peer" in fault) return [fault.node, fault.peer];
-	return "node" in fault ? [fault.node] : NODES;
+function placesOf(fault: Fault): readonly string[] {
+	if ("peer" in fault) return [...fault.nodes, fault.peer];
+	if ("node" in fault) return [fault.node];
+	return fault.kind === "blackout" ? NODES : [];
 }
 
 async function play(
@@ -80,6 +123,7 @@ async function play(
 		await servers[fault.kind]?.outage(ms);
 		return;
 	}
+	if ("peer" in fault) return hamper(fault, network);
 	const { node } = fault;
 	switch (fault.kind) {
 		case "kill":
@@ -95,19 +139,21 @@ async function play(
 			return;
 		case "ioError":
 			processes.command(node, { do: "ioError", after: fault.after });
-			return;
-		case "cut":
-			network.cut(node, fault.peer);
-			return;
-		case "blackhole":
-			network.hold(node, fault.peer);
-			await sleep(ms);
-			network.release(node, fault.peer, fault.dies);
-			return;
-		case "latency":
-			network.slow(node, fault.peer, fault.delay);
-			await sleep(ms);
-			network.slow(node, fault.peer, -fault.delay);
+	}
+}
+
+async function hamper(fault: WayFault, network: Network<Peer>): Promise<void> {
+	const { nodes, peer, ms } = fault;
+	if ("dies" in fault) {
+		for (const node of nodes) network.hold(node, peer);
+		await sleep(ms);
+		for (const node of nodes) network.release(node, peer, fault.dies);
+	} else if ("delay" in fault) {
+		for (const node of nodes) network.slow(node, peer, fault.delay);
+		await sleep(ms);
+		for (const node of nodes) network.slow(node, peer, -fault.delay);
+	} else {
+		for (const node of nodes) network.cut(node, peer);
 	}
 }
 

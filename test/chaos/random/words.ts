@@ -6,6 +6,11 @@ export const NODES = ["k1", "k2", "p1", "p2", "p3", "c1", "c2", "c3"] as const;
 /** A chaos run's, and coordinators of other runs. */
 export type NodeName = (typeof NODES)[number] | "k3" | "k4";
 
+/** The message broker, and the coordinators' store where it is no file. */
+export type ServerName = "broker" | "store";
+/** Whatever a process has a connection to. */
+export type Peer = NodeName | ServerName;
+
 /** Those that share the coordinators' store (R31). */
 export const COORDINATORS: readonly NodeName[] = ["k1", "k2", "k3", "k4"];
 
@@ -24,6 +29,12 @@ export const SERVICES: Partial<Record<NodeName, readonly string[]>> = {
 
 export const PRODUCERS = ["shop1", "shop2", "shop3", "desk"];
 export const CONSUMERS = ["ledger1", "ledger2", "ledger3", "mail"];
+
+/** Who has connections to a server. */
+export const CLIENTS: Readonly<Record<ServerName, readonly NodeName[]>> = {
+	broker: ["k1", "k2", "c1", "c2", "c3"],
+	store: ["k1", "k2"],
+};
 
 /** The coordinators' store is a file that both have open. */
 export const SQLITE = "sqlite";
@@ -52,7 +63,12 @@ export interface NodeOrders {
 	readonly coordinator: Times;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;
+	/** And where each server; none: at its own address. */
+	readonly servers: ServerPorts;
 }
+
+/** By which port of the network a process reaches a server. */
+export type ServerPorts = Readonly<Partial<Record<ServerName, number>>>;
 
 /** What a running process can be told, a line of JSON on its stdin. */
 export type Command =
