@@ -57,7 +57,7 @@ export class ConsumerSteps {
 		this.#parts = parts;
 		this.#names = NAMES.map((name) => [0, 1].map((index) => namesOf(name, index)));
 		this.#purges = [0, 1].map((index) => ({ name: `the row of message ${index} is purged` }));
-		this.#crashes = NAMES.map((name) => ({ name: `${name} crashes`, fault: true }));
+		this.#crashes = NAMES.map((name) => ({ name: `${name} crashes`, fault: "crash" }));
 	}
 
 	steps(state: Vector, emit: Emit): void {
@@ -201,7 +201,7 @@ function isInMemory(state: Vector, index: number): boolean {
 
 function namesOf(consumer: string, index: number): ConsumerNames {
 	const step = (text: string): Step => ({ name: `${consumer} ${text} message ${index}` });
-	const crash = (text: string): Step => ({ ...step(text), fault: true });
+	const crash = (text: string): Step => ({ ...step(text), fault: "crash" });
 	return {
 		begins: step("inserts the inbox row and runs"),
 		commits: step("commits, then reports,"),

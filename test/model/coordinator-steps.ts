@@ -61,7 +61,7 @@ const STEPS = {
 	other: byEach("checks back at an instance with another store: rolled back"),
 	doubt: byEach("has had no answer for too long: in doubt"),
 	ends: byEach("ends what it was at"),
-	crashes: NAMES.map((name): Step => ({ name: `${name} crashes`, fault: true })),
+	crashes: NAMES.map((name): Step => ({ name: `${name} crashes`, fault: "crash" })),
 } as const;
 
 /** What the coordinators do (PROTOCOL, sections 4 and 5): both may do everything. */

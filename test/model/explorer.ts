@@ -8,7 +8,7 @@ export type Emit = (next: Vector, step: Step) => void;
 export interface Step {
 	readonly name: string;
 	/** Something that goes wrong: the end must be reachable without any more of these. */
-	readonly fault?: true;
+	readonly fault?: "crash" | "loss";
 }
 
 /** A system whose every reachable state is to be seen. */
@@ -21,11 +21,20 @@ export interface Model {
 	/** Turns a state into the one that stands for all that are alike. */
 	normalize(state: Vector): void;
 	/** @returns what is wrong with the state; undefined when nothing is */
-	breach(state: Vector): string | undefined;
+	breach(state: Vector): Wrong | undefined;
 	/** Whether all has ended as it must. */
 	isEnd(state: Vector): boolean;
 	print(state: Vector): string;
 }
+
+/** What a state must not be like. */
+export interface Wrong {
+	readonly what: string;
+	/** What that comes to for those who rely on the promise, where it comes to one of these. */
+	readonly harm?: Harm;
+}
+
+export type Harm = "lost" | "phantom" | "doubles";
 
 /** Thrown inside {@link Model.steps} by a step that must not be possible. */
 export class Breach extends Error {
@@ -44,11 +53,14 @@ export interface Exploration {
 	/** Steps of the longest shortest way. */
 	readonly depth: number;
 	readonly ends: number;
+	/** Steps that are a crash. */
+	readonly crashes: number;
+	/** What of these was met: who crashed, and at what. */
+	readonly points: ReadonlySet<string>;
 	readonly violation?: Violation;
 }
 
-export interface Violation {
-	readonly what: string;
+export interface Violation extends Wrong {
 	/** The steps that lead there, each with the state that it leaves. */
 	readonly trace: readonly { readonly step: string; readonly state: string }[];
 }
@@ -174,6 +186,9 @@ export function explore(model: Model): Exploration {
 	states.add(start, -1);
 	let steps = 0;
 	let depth = 0;
+	let crashes = 0;
+	const points = new Set<string>();
+	const figures = () => ({ steps, depth, crashes, points });
 	let layerEnd = 1;
 	for (let index = 0; index < states.size; index++) {
 		if (index === layerEnd) {
@@ -182,9 +197,8 @@ export function explore(model: Model): Exploration {
 		}
 		states.read(index, state);
 		offsets.push(good.size);
-		const what = model.breach(state);
-		if (what !== undefined)
-			return found(model, states, { steps, depth }, index, undefined, what);
+		const wrong = model.breach(state);
+		if (wrong) return found(model, states, figures(), index, undefined, wrong);
 		try {
 			model.steps(state, (next, step) => {
 				normal.set(next);
@@ -193,17 +207,21 @@ export function explore(model: Model): Exploration {
 				if (reached === index) return;
 				steps++;
 				if (step.fault === undefined) good.push(reached);
+				if (step.fault !== "crash") return;
+				crashes++;
+				points.add(step.name);
 			});
 		} catch (error) {
 			if (!(error instanceof Breach)) throw error;
-			return found(model, states, { steps, depth }, index, error.step, error.message);
+			return found(model, states, figures(), index, error.step, { what: error.message });
 		}
 	}
 	offsets.push(good.size);
 	const { ends, stuck } = endless(model, states, offsets, good);
-	const figures = { states: states.size, steps, depth, ends };
-	if (stuck < 0) return figures;
-	return found(model, states, figures, stuck, undefined, "no end can be reached from here");
+	const all = { states: states.size, ...figures(), ends };
+	if (stuck < 0) return all;
+	const wrong = { what: "no end can be reached from here" };
+	return found(model, states, all, stuck, undefined, wrong);
 }
 
 /** Marks, from the ends backwards, whatever can reach one. */
@@ -241,10 +259,10 @@ function endless(
 function found(
 	model: Model,
 	states: States,
-	figures: { steps: number; depth: number; ends?: number },
+	figures: Pick<Exploration, "steps" | "depth" | "crashes" | "points"> & { ends?: number },
 	index: number,
 	last: Step | undefined,
-	what: string,
+	wrong: Wrong,
 ): Exploration {
 	const way: number[] = [];
 	for (let at = index; at >= 0; at = states.parent(at)) way.unshift(at);
@@ -255,7 +273,7 @@ function found(
 		return { step, state: model.print(state) };
 	});
 	if (last) trace.push({ step: last.name, state: "" });
-	return { ends: 0, ...figures, states: states.size, violation: { what, trace } };
+	return { ends: 0, ...figures, states: states.size, violation: { ...wrong, trace } };
 }
 
 /** Finds the step again that leads from one state to the next. */

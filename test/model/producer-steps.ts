@@ -34,7 +34,7 @@ const STEPS = {
 	lands: { name: "the database commits" },
 	aborts: { name: "the database aborts" },
 	sweep: { name: "the producer sends commit again: its row is not acknowledged" },
-	crash: { name: "the producer crashes", fault: true },
+	crash: { name: "the producer crashes", fault: "crash" },
 } as const satisfies Record<string, Step>;
 
 /** What a producer does, and its database (PROTOCOL, section 3). */

@@ -2,7 +2,7 @@ import { FENCED_ALL } from "../../protocol/index.ts";
 import { type Bug } from "./bugs.ts";
 import { ConsumerSteps, isRunning } from "./consumer-steps.ts";
 import { CoordinatorSteps } from "./coordinator-steps.ts";
-import type { Emit, Model, Step, Vector } from "./explorer.ts";
+import type { Emit, Model, Step, Vector, Wrong } from "./explorer.ts";
 import {
 	ACTS_SHIFT,
 	answerOf,
@@ -61,7 +61,7 @@ export interface Parts extends ModelOptions {
 	readonly inbox: Inbox;
 }
 
-const LOSS: Step = { name: "all that is under way is lost", fault: true };
+const LOSS: Step = { name: "all that is under way is lost", fault: "loss" };
 
 /**
  * PROTOCOL.md as a graph: one producer, two coordinators on one store, consumers on one store, and
@@ -113,28 +113,43 @@ export class ProtocolModel implements Model {
 		emit(next, LOSS);
 	}
 
-	breach(state: Vector): string | undefined {
+	breach(state: Vector): Wrong | undefined {
 		const { outcome } = producerOf(state[PRODUCER] as number);
 		const group = this.#parts.groups.get(state[GROUP] as number);
 		const isCommitted = outcome === Outcome.committed;
 		if (isCommitted && group === undefined)
-			return "a row is committed that no coordinator knows";
+			return { what: "a row is committed that no coordinator knows", harm: "lost" };
 		if (isCommitted && group?.state === "rolledBack")
-			return "invariant 1: the row is committed and the group is rolled back";
-		if (group?.conflict) return "invariant 6: two sound decisions contradict each other";
+			return {
+				what: "invariant 1: the row is committed and the group is rolled back",
+				harm: "lost",
+			};
+		if (group?.conflict)
+			return { what: "invariant 6: two sound decisions contradict each other" };
 		const goesOn = group?.state === "committed" || group?.state === "completed";
-		if (goesOn && !isCommitted) return "the group is committed without its row";
+		if (goesOn && !isCommitted)
+			return { what: "the group is committed without its row", harm: "phantom" };
 		for (let index = 0; index < this.#parts.messages; index++) {
 			const message = group?.messages[index];
 			const effects = (state[INBOX + index] as number) % 3;
 			const copies = state[COPIES + index] as number;
-			if (effects > 1) return `invariant 3: message ${index} took effect twice`;
+			if (effects > 1)
+				return { what: `invariant 3: message ${index} took effect twice`, harm: "doubles" };
 			if ((effects > 0 || copies !== 0) && !isCommitted)
-				return `invariant 2: message ${index} was sent without a committed row`;
+				return {
+					what: `invariant 2: message ${index} was sent without a committed row`,
+					harm: "phantom",
+				};
 			if (message?.state === "consumed" && effects === 0 && !isRunning(state, index))
-				return `message ${index} is lost: it counts as consumed and had no effect`;
+				return {
+					what: `message ${index} is lost: it counts as consumed and had no effect`,
+					harm: "lost",
+				};
 			if (effects > 0 && message?.state === "discarded" && message.fenced === FENCED_ALL)
-				return `message ${index} took effect although its inbox is fenced`;
+				return {
+					what: `message ${index} took effect although its inbox is fenced`,
+					harm: "phantom",
+				};
 		}
 		return undefined;
 	}

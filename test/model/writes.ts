@@ -46,7 +46,7 @@ interface Sent {
 
 const CRASHES: readonly Step[] = NAMES.map((name) => ({
 	name: `${name} stores it, and crashes before it has sent anything`,
-	fault: true,
+	fault: "crash",
 }));
 
 /** The coordinators' writes to their store, and what must be true of each. */
