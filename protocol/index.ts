@@ -1,3 +1,4 @@
+export * from "./call-context.ts";
 export * from "./clock.ts";
 export * from "./complaints.ts";
 export * from "./duration.ts";

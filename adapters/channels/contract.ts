@@ -36,6 +36,8 @@ export interface Channel {
 	readonly maxInFlight?: number | null;
 	readonly maxRetries?: number | null;
 	readonly deadLettering?: Partial<DeadLettering> | null;
+	/** Whether a message can never be handled: it goes to the dead-letter queue at once. */
+	readonly isPoison?: (error: unknown) => boolean;
 	/** `raw` is the client's message. */
 	readonly handler: (payload: unknown, raw: unknown, delivered: Delivered) => Promise<unknown>;
 	/** What the schema says for one broker: `redis`, `amqp`, `nats`, `kafka`. */

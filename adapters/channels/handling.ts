@@ -1,6 +1,6 @@
 import type { ServiceBroker } from "moleculer";
 
-import { hasCode, messageOf } from "../../protocol/index.ts";
+import { messageOf } from "../../protocol/index.ts";
 import type { Channel } from "./contract.ts";
 import type { DeadLetterQueue, Driver, DriverHost, Incoming, Subscription } from "./driver.ts";
 import { errorHeaders } from "./failures.ts";
@@ -52,7 +52,7 @@ export class Handling implements Subscription {
 				type: "counter",
 				name: POISON,
 				labelNames: ["channel", "group"],
-				description: "Messages that could not be read",
+				description: "Messages that could not be read, or that nobody can handle",
 			});
 		}
 	}
@@ -120,8 +120,11 @@ export class Handling implements Subscription {
 				this.#host.logger.warn(`A handler of '${name}' failed: ${messageOf(error)}`);
 				// At an end another consumer may have it; that is no failure of the message's own.
 				if (this.ending.aborted) return false;
-				const last = attempts > 0 && attempt >= attempts;
-				if (last && !hasCode(error, "LOTTOR_STOPPING")) {
+				if (this.channel.isPoison?.(error)) {
+					this.#count(POISON);
+					return this.#bury(message, error, "can't be handled");
+				}
+				if (attempts > 0 && attempt >= attempts) {
 					return this.#bury(message, error, "failed too often");
 				}
 			}

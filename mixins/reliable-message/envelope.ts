@@ -1,5 +1,4 @@
 import {
-	type CallContext,
 	type Envelope,
 	type ErrorCode,
 	HIGHEST_COUNT,
@@ -55,26 +54,6 @@ export function readEnvelope(item: unknown, names: ReadonlySet<string>, storeId:
 		);
 	}
 	return envelope;
-}
-
-/** Reads the producer's context. What cannot be read is left out: no message fails for it. */
-export function readCallContext(text: unknown): CallContext {
-	if (typeof text !== "string") return {};
-	try {
-		const context: unknown = JSON.parse(text);
-		if (!isRecord(context)) return {};
-		const { requestID, parentID, level, tracing, caller, meta } = context;
-		return {
-			...(typeof requestID === "string" && { requestID }),
-			...(typeof parentID === "string" && { parentID }),
-			...(typeof level === "number" && { level }),
-			...(typeof tracing === "boolean" && { tracing }),
-			...(typeof caller === "string" && { caller }),
-			...(isRecord(meta) && { meta }),
-		};
-	} catch {
-		return {};
-	}
 }
 
 /** @returns the error as it is answered for one item of a batch */

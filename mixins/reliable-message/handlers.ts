@@ -1,8 +1,12 @@
 import type { Context } from "moleculer";
 import type { TxBase } from "../../adapters/participant-store/contract.ts";
-import { decodePayload, type Envelope, LottorError } from "../../protocol/index.ts";
+import {
+	decodePayload,
+	type Envelope,
+	LottorError,
+	readCallContext,
+} from "../../protocol/index.ts";
 import type { Core, HandlerScope } from "./core.ts";
-import { readCallContext } from "./envelope.ts";
 import type { MessageType } from "./messages.ts";
 import type { IncomingMessage } from "./types.ts";
 

@@ -80,12 +80,8 @@ class HandAdapter implements ChannelAdapter {
 
 	/** Hands a message to whoever subscribed. */
 	hand({ channel, body, options }: Published): Promise<unknown> {
-		return (
-			this.channels
-				.get(channel)
-				?.handler(body, options, { body: Buffer.alloc(0), repeated: false }) ??
-			Promise.resolve()
-		);
+		const delivered = { body: this.serializer.serialize(body), repeated: false };
+		return this.channels.get(channel)?.handler(body, options, delivered) ?? Promise.resolve();
 	}
 }
 
@@ -270,7 +266,7 @@ describe("receiving", () => {
 		expect(adapter.channels.get("ns.tx-v1.auth")).toMatchObject({
 			group: "v1.auth",
 			maxInFlight: 5,
-			maxRetries: 0,
+			maxRetries: -1,
 		});
 		const one = envelope({ content: '{"own":{"$literal":{"$date":"x"}}}' });
 		await send(one);
@@ -287,11 +283,40 @@ describe("receiving", () => {
 		const rest = { ...good.options.headers };
 		delete rest["lottor-receipt"];
 		for (const bad of [{ headers: {} }, { headers: rest }]) {
-			await expect(adapter.hand({ ...good, options: bad })).rejects.toMatchObject({
-				type: "LOTTOR_ENVELOPE_INVALID",
-			});
+			const error: unknown = await adapter
+				.hand({ ...good, options: bad })
+				.catch((thrown: unknown) => thrown);
+			expect(error).toMatchObject({ type: "LOTTOR_ENVELOPE_INVALID" });
+			expect(adapter.channels.get(good.channel)?.isPoison?.(error)).toBe(true);
 		}
 		expect(taken).toEqual([]);
+	});
+
+	test("R33 what a hook throws or swallows is not poison; what it throws afterwards counts for nothing", async () => {
+		const own = new LottorError("LOTTOR_ENVELOPE_INVALID", "the hook's own");
+		let hook: (next: () => Promise<unknown>) => unknown = () => Promise.reject(own);
+		broker.middlewares.add({
+			localChannel:
+				(next: (...all: unknown[]) => Promise<unknown>) =>
+				(...all: unknown[]) =>
+					hook(() => next(...all)),
+		} as never);
+		await receive();
+		await send(envelope());
+		const [good] = adapter.published as [Published];
+		const isPoison = adapter.channels.get(good.channel)?.isPoison;
+		const first: unknown = await adapter.hand(good).catch((error: unknown) => error);
+		expect([first, isPoison?.(first)]).toEqual([own, false]);
+		hook = () => undefined;
+		const second: unknown = await adapter.hand(good).catch((error: unknown) => error);
+		expect([String(second), isPoison?.(second)]).toEqual([
+			expect.stringContaining("has not called"),
+			false,
+		]);
+		expect(taken).toEqual([]);
+		hook = (next) => next().then(() => Promise.reject(own));
+		await adapter.hand(good);
+		expect(taken).toHaveLength(1);
 	});
 
 	test("R33 what a stopping consumer leaves is given back", async () => {

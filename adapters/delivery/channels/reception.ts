@@ -1,13 +1,14 @@
-import type { ServiceBroker } from "moleculer";
+import type { Context, Service } from "moleculer";
 import {
 	checkSignature,
 	contentTypeOf,
 	encodePayload,
-	type Envelope,
+	type EnvelopeHead,
 	fromHeaders,
 	hasCode,
 	LottorError,
 	messageOf,
+	readCallContext,
 	signerOf,
 	type Special,
 } from "../../../protocol/index.ts";
@@ -16,22 +17,22 @@ import type { Receiver, Reception } from "../contract.ts";
 import type { Link } from "./link.ts";
 import { channelOf } from "./names.ts";
 
-/** Counted by the adapter too, for bodies that it can't read. */
-const POISON = "moleculer.lottor.channels.poison.total";
-
 /** What another node's serializer brought is taken as it comes. */
 const ALL: ReadonlySet<Special> = new Set(["Date", "Buffer", "BigInt"]);
 
 /**
  * Subscribes a consumer to the channels of its names, as soon as the broker can be reached. A message
- * is acknowledged when the consumer says so. The broker has no retries: only what is none of Lottor's
- * is refused, and goes to the dead-letter queue.
+ * is acknowledged when the consumer says so, and not before: whatever a hook throws, it is kept, and
+ * handled again after a growing pause. Only what is found here to be none of Lottor's goes to the
+ * dead-letter queue.
  */
 export function receive(link: Link, receiver: Receiver): Reception {
 	const { service } = receiver;
 	const { adapter } = link;
 	const { broker } = service;
 	const contentType = contentTypeOf(adapter.serializer);
+	/** Errors of messages that are none of Lottor's: a hook may throw one of the same code. */
+	const poison = new WeakSet<object>();
 	let ended = false;
 
 	const channels = receiver.targets.map(channelFor);
@@ -49,39 +50,86 @@ export function receive(link: Link, receiver: Receiver): Reception {
 			id: adapter.addPrefixTopic(`${broker.nodeID}.${service.fullName}.${own}`),
 			name,
 			group: target,
-			context: false,
+			context: true,
 			maxInFlight: receiver.maxInFlight,
-			maxRetries: 0,
+			maxRetries: -1,
 			deadLettering: { enabled: true, queueName: `${own}.dead`, exchangeName: `${own}.dead` },
+			isPoison: (error: unknown) => poison.has(error as object),
 			unsubscribing: false,
 		};
-		const take = async (payload: unknown, incoming: Incoming): Promise<void> => {
+		const take = async ({ params }: Context<unknown>, incoming: Incoming): Promise<void> => {
 			try {
-				const end = await receiver.handle(read(payload, incoming), incoming.repeated);
-				if (end === "done") return;
+				const envelope = { ...incoming.head, content: contentOf(params, incoming.body) };
+				incoming.end = await receiver.handle(envelope, incoming.repeated);
 			} catch (error) {
-				count(broker, channel);
+				incoming.end = judged(error);
 				throw error;
 			}
-			throw new LottorError("LOTTOR_STOPPING", `${service.fullName} is stopping`);
 		};
 		// The hook of channels' own middleware: whoever uses it sees these messages, too.
 		const { middlewares } = broker as unknown as { middlewares: Middlewares };
 		const handle = middlewares.wrapHandler("localChannel", take, channel);
-		const handler = (payload: unknown, raw: unknown, { body, repeated }: Delivered) =>
-			handle(payload, { headers: adapter.parseMessageHeaders(raw), raw, body, repeated });
+		const handler = async (payload: unknown, raw: unknown, delivered: Delivered) => {
+			const incoming = read(raw, delivered);
+			let thrown: Error | undefined;
+			try {
+				await handle(contextOf(service, payload, incoming.head), incoming);
+			} catch (error) {
+				thrown = asError(error);
+			}
+			// What the consumer found stands, whatever a hook made of it.
+			const { end } = incoming;
+			if (end instanceof Error) throw end;
+			if (end === "keep") {
+				throw new LottorError("LOTTOR_STOPPING", `${service.fullName} is stopping`);
+			}
+			if (end === "done" && !thrown) return;
+			const what = `a middleware's hook localChannel for '${name}'`;
+			if (end === "done") {
+				service.logger.warn(`Lottor: ${what} failed afterwards: ${messageOf(thrown)}`);
+				return;
+			}
+			throw thrown ?? new Error(`${what} has not called its handler`);
+		};
 		return { ...channel, handler };
 	}
 
-	function read(payload: unknown, { headers, body }: Incoming): Envelope {
-		const head = fromHeaders(headers, contentType);
-		const signer = signerOf(broker);
-		if (signer) checkSignature(headers as object, body, signer);
+	/** Remembers that a message is none of Lottor's. @returns the error, as it is */
+	function judged(thrown: unknown): Error {
+		const error = asError(thrown);
+		if (hasCode(error, "LOTTOR_ENVELOPE_INVALID") || hasCode(error, "LOTTOR_SIGNATURE_INVALID"))
+			poison.add(error);
+		return error;
+	}
+
+	function read(raw: unknown, { body, repeated }: Delivered): Incoming {
 		try {
-			return { ...head, content: encodePayload(payload, "body", ALL) };
+			const headers = headersOf(raw);
+			const head = fromHeaders(headers, contentType);
+			const signer = signerOf(broker);
+			if (signer) checkSignature(headers as object, body, signer);
+			return { headers, raw, body, repeated, head, end: undefined };
+		} catch (error) {
+			throw judged(error);
+		}
+	}
+
+	function headersOf(raw: unknown): Record<string, unknown> | null {
+		try {
+			return adapter.parseMessageHeaders(raw);
+		} catch (error) {
+			throw invalid("headers", `The headers can't be read: ${messageOf(error)}`);
+		}
+	}
+
+	function contentOf(params: unknown, body: Buffer): string {
+		try {
+			return encodePayload(params, "body", ALL);
 		} catch (error) {
 			if (!hasCode(error, "LOTTOR_INVALID_PAYLOAD")) throw error;
-			throw new LottorError("LOTTOR_ENVELOPE_INVALID", messageOf(error), { field: "body" });
+			// A hook may have changed it: what came is judged, not that.
+			if (isPayload(adapter.serializer.deserialize(body))) throw error;
+			throw invalid("body", messageOf(error));
 		}
 	}
 
@@ -94,17 +142,45 @@ export function receive(link: Link, receiver: Receiver): Reception {
 	};
 }
 
-/** A message as the broker's client gave it, and its headers whatever the client. */
+/** A message as the broker's client gave it, its headers whatever the client, and what became of it. */
 interface Incoming extends Delivered {
 	readonly headers: unknown;
 	readonly raw: unknown;
+	readonly head: EnvelopeHead;
+	end: "done" | "keep" | Error | undefined;
 }
 
 interface Middlewares {
 	wrapHandler<T>(hook: string, handler: T, definition: object): T;
 }
 
-function count(broker: ServiceBroker, { name, group }: { name: string; group: string }): void {
-	if (!broker.isMetricsEnabled() || !broker.metrics.hasMetric(POISON)) return;
-	broker.metrics.increment(POISON, { channel: name, group });
+function invalid(field: string, problem: string): LottorError {
+	return new LottorError("LOTTOR_ENVELOPE_INVALID", problem, { field });
+}
+
+function asError(thrown: unknown): Error {
+	return thrown instanceof Error ? thrown : new Error(messageOf(thrown), { cause: thrown });
+}
+
+function isPayload(value: unknown): boolean {
+	try {
+		encodePayload(value, "body", ALL);
+		return true;
+	} catch {
+		return false;
+	}
+}
+
+/** The context that hooks get, as channels itself would make it from its headers. */
+function contextOf({ broker }: Service, payload: unknown, head: EnvelopeHead): Context<unknown> {
+	const { requestID, parentID, level, tracing, caller, meta } = readCallContext(head.context);
+	const ctx: Context<unknown> = new broker.ContextFactory(broker);
+	ctx.params = payload;
+	ctx.requestID = requestID ?? ctx.requestID;
+	ctx.parentID = parentID ?? null;
+	ctx.level = (level ?? 0) + 1;
+	ctx.tracing = tracing ?? null;
+	ctx.caller = caller ?? head.source;
+	ctx.meta = meta ?? {};
+	return ctx;
 }

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from "node:util";
 
 import channels from "@moleculer/channels";
-import type { Context, ServiceBroker, ServiceSchema } from "moleculer";
+import type { Context, Middleware, ServiceBroker, ServiceSchema } from "moleculer";
 
 import { channelAdapter } from "../../../adapters/channels/index.ts";
 import { SignedCalls } from "../../../middlewares/signed-calls.ts";
@@ -325,7 +325,10 @@ export const CASES = {
 		stage,
 	) {
 		if (!stage.subject.broker) return NONE;
-		const node = () => ({ middlewares: [SignedCalls({ secret: "a secret of this cluster" })] });
+		const node = () => ({
+			metrics: true,
+			middlewares: [SignedCalls({ secret: "a secret of this cluster" })],
+		});
 		await stage.start({}, node());
 		const consumer = await stage.consumer("c", "auth", new Work(), { node: node() });
 		await stage.send("auth", 3);
@@ -349,6 +352,55 @@ export const CASES = {
 		await stage.send("auth", 3);
 		await stage.exactlyOnce(["auth"]);
 		await dead(stage, body, "LOTTOR_SIGNATURE_INVALID");
+		expectCounted(stage, consumer, { poison: 1, dead: 1 });
+	},
+
+	async "R33 a hook localChannel that throws keeps the message"(stage) {
+		if (!stage.subject.broker) return NONE;
+		await stage.start();
+		const refused = new Set<string>();
+		const node = {
+			metrics: true,
+			middlewares: [
+				localChannel(async (ctx, next) => {
+					const { n } = ctx.params as { n: string };
+					if (!refused.has(n)) {
+						refused.add(n);
+						throw new Error(`the hook's own fault at ${n}`);
+					}
+					await next();
+				}),
+			],
+		};
+		const consumer = await stage.consumer("c", "auth", new Work(), { node });
+		for (const n of ["one", "two", "three"]) await stage.send("auth", 1, { payload: { n } });
+		await stage.exactlyOnce(["auth"]);
+		if (refused.size !== 3) throw new Error(`the hook saw ${refused.size} of 3`);
+		expectCounted(stage, consumer, { poison: 0, dead: 0 });
+	},
+
+	async "channels' own Tracing() sees each message"(stage) {
+		if (!stage.subject.broker) return NONE;
+		await stage.start();
+		const spans: unknown[] = [];
+		const node = {
+			metrics: true,
+			tracing: true,
+			middlewares: [
+				localChannel(async (ctx, next) => {
+					spans.push(ctx.span?.name);
+					await next();
+				}),
+				channels.Tracing(),
+			],
+		};
+		const consumer = await stage.consumer("c", "auth", new Work(), { node });
+		await stage.send("auth", 3);
+		await stage.exactlyOnce(["auth"]);
+		const expected = `channel '${stage.channel("tx-auth")}'`;
+		if (!isDeepStrictEqual(spans, [expected, expected, expected]))
+			throw new Error(`spans: ${spans.join()}`);
+		expectCounted(stage, consumer, { poison: 0, dead: 0 });
 	},
 
 	async "dates, buffers and big integers arrive, by CBOR"(stage) {
@@ -394,7 +446,7 @@ export type CaseName = keyof typeof CASES;
 /** Something that is none of Lottor's comes between good messages. */
 async function poison(stage: DeliveryStage, body: Buffer, readable: boolean): Promise<void> {
 	await stage.start();
-	const node = await stage.consumer("c", "auth", new Work());
+	const node = await stage.consumer("c", "auth", new Work(), { node: { metrics: true } });
 	await stage.send("auth", 3);
 	if (stage.subject.broker) {
 		const adapter = await stage.adapter();
@@ -409,6 +461,7 @@ async function poison(stage: DeliveryStage, body: Buffer, readable: boolean): Pr
 		await stage.send("auth", 3);
 		await stage.exactlyOnce(["auth"]);
 		await dead(stage, body, readable ? "LOTTOR_ENVELOPE_INVALID" : undefined);
+		expectCounted(stage, node, { poison: 1, dead: 1 });
 		return;
 	}
 	const items = [{ body }, null, 5];
@@ -417,6 +470,36 @@ async function poison(stage: DeliveryStage, body: Buffer, readable: boolean): Pr
 		throw new Error(JSON.stringify(answers));
 	await stage.send("auth", 3);
 	await stage.exactlyOnce(["auth"]);
+}
+
+/** A middleware whose hook is called as that of channels, inside of those that come after it. */
+function localChannel(
+	hook: (ctx: Context, next: () => Promise<unknown>) => Promise<void>,
+): Middleware {
+	return {
+		localChannel:
+			(handler: (...all: unknown[]) => Promise<unknown>) =>
+			(ctx: Context, ...rest: unknown[]) =>
+				hook(ctx, () => handler(ctx, ...rest)),
+	} as Middleware;
+}
+
+/** What a consumer's node has to have counted of the channel `tx-auth`. */
+function expectCounted(
+	stage: DeliveryStage,
+	{ metrics }: ServiceBroker,
+	expected: { poison: number; dead: number },
+): void {
+	const labels = { channel: stage.channel("tx-auth"), group: "auth" };
+	const count = (name: string): number => {
+		const found = metrics.getMetric(name)?.get(labels) as { value: number } | undefined;
+		return found?.value ?? 0;
+	};
+	const counted = {
+		poison: count("moleculer.lottor.channels.poison.total"),
+		dead: count("moleculer.channels.messages.deadLettering.total"),
+	};
+	if (!isDeepStrictEqual(counted, expected)) throw new Error(JSON.stringify(counted));
 }
 
 /** What the dead-letter queue has to have: the body as it came, and what was wrong with it. */
