@@ -4,6 +4,7 @@ import {
 	decodePayload,
 	type Envelope,
 	type Failure,
+	isRecord,
 	messageOf,
 	type Report,
 	STACK_LIMIT,
@@ -33,26 +34,40 @@ export async function callAction(
 		attempt: envelope.attempt,
 		revision: envelope.revision,
 	};
+	const action = `${envelope.target}.${envelope.type}`;
 	let report: Report;
 	try {
 		const params = decodePayload(envelope.content) as Record<string, unknown>;
-		await broker.call(`${envelope.target}.${envelope.type}`, params, options);
+		await broker.call(action, params, options);
 		report = { ...base, result: "consumed" };
 	} catch (error) {
-		if (error instanceof Errors.RequestRejectedError)
+		if (isAboutCall(error, action)) {
+			if (!(error instanceof Errors.RequestRejectedError)) return notReported(error, null);
 			return { result: "unknown", instance: null, error: itemError(error), ended: true };
-		if (isTransport(error)) return notReported(error, null);
+		}
 		report = { ...base, result: "failed", error: failureOf(error) };
 	}
 	return { result: "accepted", instance: null, report };
 }
 
-function isTransport(error: unknown): boolean {
-	return (
+/**
+ * Whether the call itself did not come to its end. What the action's own calls threw is of the same
+ * classes, restored from node to node: it is about another action, or another node than the one that
+ * says so, and is the action's failure.
+ */
+function isAboutCall(error: unknown, action: string): boolean {
+	const { data, nodeID } = (error ?? {}) as { data?: unknown; nodeID?: unknown };
+	const about = isRecord(data) ? data : {};
+	if (about["action"] !== action) return false;
+	if (
 		error instanceof Errors.ServiceNotFoundError ||
-		error instanceof Errors.ServiceNotAvailableError ||
+		error instanceof Errors.ServiceNotAvailableError
+	) {
+		return nodeID === undefined || about["nodeID"] === nodeID;
+	}
+	return (
 		error instanceof Errors.RequestTimeoutError ||
-		error instanceof Errors.RequestSkippedError ||
+		error instanceof Errors.RequestRejectedError ||
 		error instanceof Errors.QueueIsFullError
 	);
 }

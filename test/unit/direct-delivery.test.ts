@@ -1,8 +1,10 @@
-import { expect, test } from "@jest/globals";
+import { afterEach, describe, expect, test } from "@jest/globals";
+import { type Context, ServiceBroker, type ServiceSchema } from "moleculer";
 import {
 	directDelivery,
 	type DeliveryHost,
 	type Outgoing,
+	type SendResult,
 	type TargetInstance,
 } from "../../adapters/delivery/index.ts";
 import { type ConsumeCall, type Envelope, WIRE_VERSION } from "../../protocol/index.ts";
@@ -100,4 +102,78 @@ test("no living instance: certainly not sent", async () => {
 		Promise.resolve(results.push(result) > 0),
 	);
 	expect(results).toEqual(["refused"]);
+});
+
+describe("R25 a plain action's call", () => {
+	const brokers: ServiceBroker[] = [];
+
+	function broker(nodeID: string, ...services: ServiceSchema[]): ServiceBroker {
+		const made = new ServiceBroker({
+			nodeID,
+			logger: false,
+			namespace: "plain-actions",
+			transporter: "Fake",
+			registry: { stopDelay: 0 },
+		});
+		for (const service of services) made.createService(service);
+		brokers.push(made);
+		return made;
+	}
+
+	async function results(local: boolean) {
+		const never = () => new Promise(() => undefined);
+		const nothing: ServiceSchema = { name: "slow", actions: { never } };
+		const plain: ServiceSchema = {
+			name: "plain",
+			actions: {
+				missing: (ctx: Context) => ctx.call("nowhere.work"),
+				elsewhere: (ctx: Context) =>
+					ctx.call("plain.missing", {}, { nodeID: "no-such-node" }),
+				late: (ctx: Context) => ctx.call("slow.never", {}, { timeout: 20 }),
+				never,
+			},
+		};
+		const services = [nothing, plain];
+		const k = broker("k", ...(local ? services : []));
+		if (!local) broker("p", ...services);
+		await Promise.all(brokers.map((one) => one.start()));
+		await k.waitForServices(["plain", "slow"]);
+		const host = { broker: k, callTimeout: 300 };
+		const delivery = directDelivery();
+		await delivery.start(host as unknown as DeliveryHost);
+		const types = ["missing", "elsewhere", "late", "never", "nothing"];
+		const found: SendResult[] = [];
+		await delivery.send(
+			types.map((type, index) => {
+				const { envelope } = outgoing(index);
+				return { envelope: { ...envelope, target: "plain", type }, plain: "action" };
+			}),
+			(place, result) => {
+				found[place] = result;
+				return Promise.resolve(true);
+			},
+		);
+		return found.map((one) =>
+			one.result === "accepted" && one.report?.result === "failed"
+				? [one.report.error.code, one.report.error.retryable]
+				: [one.result],
+		);
+	}
+
+	afterEach(async () => {
+		await Promise.all(brokers.splice(0).map((one) => one.stop()));
+	});
+
+	test.each([
+		["here", true],
+		["on another node", false],
+	])("%s: what its own calls throw is a failure, which uses an attempt", async (_, local) => {
+		expect(await results(local)).toEqual([
+			["SERVICE_NOT_FOUND", true],
+			["SERVICE_NOT_FOUND", true],
+			["REQUEST_TIMEOUT", true],
+			["unknown"],
+			["refused"],
+		]);
+	});
 });
