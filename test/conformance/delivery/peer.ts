@@ -1,10 +1,14 @@
 // A consumer in a process of its own, under plain Node: `node peer.ts '{"nodeID":…}'`. It prints `IN`
-// with each message whose handler has written its effect.
+// with each message whose handler has written its effect, and `UNHANDLED` with each rejection that nobody
+// looked at.
 import { ServiceBroker, type ServiceSchema } from "moleculer";
 
 import { LoopbackTcp } from "../../../adapters/transporter/loopback-tcp.ts";
 import { type PeerSpec, consumerSchema } from "./services.ts";
 
+process.on("unhandledRejection", (error) => {
+	console.log(`UNHANDLED ${error instanceof Error ? error.stack : String(error)}`);
+});
 const { nodeID, namespace, port, consumer, mood } = JSON.parse(process.argv[2] ?? "") as PeerSpec;
 const broker = new ServiceBroker({
 	nodeID,

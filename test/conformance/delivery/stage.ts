@@ -61,6 +61,7 @@ export class DeliveryStage {
 	delivery: DeliverySpec;
 	readonly #groups: string[] = [];
 	readonly #cleanups: (() => Promise<unknown>)[] = [];
+	readonly #peers: Peer[] = [];
 	#shop: Service | undefined;
 	#port = 0;
 
@@ -130,6 +131,7 @@ export class DeliveryStage {
 			stdio: ["pipe", "pipe", "inherit"],
 		});
 		const peer = new Peer(child);
+		this.#peers.push(peer);
 		this.#cleanups.push(() => peer.kill());
 		return peer;
 	}
@@ -232,11 +234,14 @@ export class DeliveryStage {
 		return other;
 	}
 
+	/** @throws when a consumer's process had an unhandled rejection; Jest itself looks for those of this one */
 	async end(): Promise<void> {
 		await this.cluster.stop();
 		for (const cleanup of this.#cleanups.splice(0).reverse()) {
 			await cleanup().catch(() => undefined);
 		}
+		const unhandled = this.#peers.flatMap((peer) => peer.unhandled);
+		if (unhandled.length > 0) throw new Error(unhandled.join("\n"));
 	}
 
 	#consumer(name: string, database = name) {
@@ -270,6 +275,11 @@ export class Peer {
 	/** Resolves once one of its handlers has written its effect. */
 	async handling(): Promise<void> {
 		await until(() => this.#lines.some((line) => line.startsWith("IN ")));
+	}
+
+	/** Rejections that nobody in it looked at. */
+	get unhandled(): string[] {
+		return this.#lines.filter((line) => line.startsWith("UNHANDLED "));
 	}
 
 	/** Resolves once it has ended. */
