@@ -103,7 +103,8 @@ export interface ChannelAdapter {
 	 *
 	 * @param channel the channel's full name, prefix included (see {@link ChannelAdapter.addPrefixTopic})
 	 * @throws LOTTOR_CHANNEL_UNAVAILABLE when it is certain that the message was not sent,
-	 *   LOTTOR_CHANNEL_UNCONFIRMED when it may have been
+	 *   LOTTOR_CHANNEL_UNCONFIRMED when it may have been, LOTTOR_PAYLOAD_TOO_LARGE when the broker
+	 *   refuses its size
 	 */
 	publish(channel: string, payload: unknown, options?: PublishOptions): Promise<void>;
 	/** Declares what a channel and its group need, so that nothing is lost before the first consumer. */
@@ -113,6 +114,8 @@ export interface ChannelAdapter {
 	 *   and have not acknowledged; undefined where it can't tell
 	 */
 	backlog(channel: string, group: string): Promise<number | undefined>;
+	/** @returns why the broker can't have the channel, or the group in it, where that is so */
+	nameProblem(channel: string, group: string): string | undefined;
 	addPrefixTopic(name: string): string;
 	parseMessageHeaders(raw: unknown): Record<string, unknown> | null;
 }

@@ -69,6 +69,8 @@ export interface DriverHost {
 export interface Driver {
 	readonly connected: boolean;
 	readonly maxBytes: number;
+	/** @returns why the broker can't have such a channel or group, where that is so */
+	nameProblem?(channel: string, group: string): string | undefined;
 	/** Connects, at the first try. */
 	open(): Promise<void>;
 	close(): Promise<void>;

@@ -2,7 +2,21 @@ import { LottorError, messageOf } from "../../protocol/index.ts";
 
 /** It is certain that the broker did not get the message. */
 export function unavailable(what: string, cause?: unknown): LottorError {
-	return new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", what, {}, cause);
+	// kafkajs says what is wrong with a topic only there.
+	const { errors } = (cause ?? {}) as { errors?: unknown };
+	const causes = Array.isArray(errors) ? errors : [cause];
+	const why = cause === undefined ? what : `${what}: ${causes.map(messageOf).join("; ")}`;
+	return new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", why, {}, cause);
+}
+
+/** The broker refuses the message for its size, however often it is sent. */
+export function tooLarge(channel: string, limits: string, cause: unknown): LottorError {
+	return new LottorError(
+		"LOTTOR_PAYLOAD_TOO_LARGE",
+		`'${channel}' takes no message of this size: raise ${limits}, or make the payload smaller, and send it again`,
+		{ channel },
+		cause,
+	);
 }
 
 /** The broker may have got the message and has not confirmed it. */

@@ -172,6 +172,10 @@ export function harden(Stock: StockClass, recipe: Recipe): ChannelAdapterClass {
 			await this.#declared(this.#sending(), channel, group);
 		}
 
+		nameProblem(channel: string, group: string): string | undefined {
+			return this.#ready.nameProblem?.(channel, group);
+		}
+
 		async backlog(channel: string, group: string): Promise<number | undefined> {
 			if (!this.connected) return undefined;
 			const asked = this.#ready.backlog(channel, group);

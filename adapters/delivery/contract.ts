@@ -41,6 +41,8 @@ export interface Delivery {
 	readonly maxBytes: number;
 	/** Whether sending makes sense now; else messages wait in the coordinator store. */
 	readonly available: boolean;
+	/** @returns why the broker can't have a channel of this target, where that is so */
+	targetProblem?(target: string): string | undefined;
 	/** Does not wait for a broker that can't be reached: `available` tells. */
 	start(host: DeliveryHost): Promise<void>;
 	stop(): Promise<void>;
@@ -97,7 +99,12 @@ export type SendResult =
 	/** Handed over; `instance`: to whom, where known; `report`: the end, where it came at once. */
 	| { readonly result: "accepted"; readonly instance: Owner | null; readonly report?: Report }
 	/** Certainly not sent: back to pending, no attempt used. */
-	| { readonly result: "refused"; readonly error: ItemError }
+	| {
+			readonly result: "refused";
+			readonly error: ItemError;
+			/** Milliseconds to the next try. @default 1000 */
+			readonly delay?: number;
+	  }
 	/** May have been sent: treated as sent. */
 	| {
 			readonly result: "unknown";

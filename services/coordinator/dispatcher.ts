@@ -446,7 +446,11 @@ export class Dispatcher {
 				this.landed(message.id);
 				const why = `${result.error.code}: ${result.error.message}`;
 				await apply(this.#engine, [
-					this.#change(group, message, { type: "refused", delay: REFUSED_MS, why }),
+					this.#change(group, message, {
+						type: "refused",
+						delay: result.delay ?? REFUSED_MS,
+						why,
+					}),
 				]);
 				return false;
 			}

@@ -530,8 +530,11 @@ function newMessage(item: unknown, index: number, { maxPayload, delivery }: Sett
 	if (given.deliver === "channel" && !delivery.durable) {
 		throw invalid(`${at}.deliver`, 'is "channel", and delivery here is by direct calls');
 	}
+	const target = text(given.target, `${at}.target`);
+	const problem = given.deliver === "action" ? undefined : delivery.targetProblem?.(target);
+	if (problem !== undefined) throw invalid(`${at}.target`, `is ${target}, ${problem}`);
 	return {
-		target: text(given.target, `${at}.target`),
+		target,
 		type: text(given.type, `${at}.type`),
 		content,
 		bytes,

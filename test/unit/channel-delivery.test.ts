@@ -1,5 +1,5 @@
-import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
-import { ServiceBroker } from "moleculer";
+import { afterEach, beforeEach, describe, expect, jest, test } from "@jest/globals";
+import { Serializers, ServiceBroker } from "moleculer";
 
 import type { Channel, ChannelAdapter, PublishOptions } from "../../adapters/channels/index.ts";
 import {
@@ -31,10 +31,9 @@ class HandAdapter implements ChannelAdapter {
 	readonly description = "a broker in memory";
 	readonly maxBytes = 1_000_000;
 	connected = true;
-	readonly serializer = {
-		serialize: (value: unknown) => Buffer.from(JSON.stringify(value)),
-		deserialize: (body: Buffer): unknown => JSON.parse(body.toString()),
-	};
+	/** The connection is found to be lost by the next send. */
+	gone = false;
+	serializer: ChannelAdapter["serializer"] = new Serializers.JSON();
 	readonly published: Published[] = [];
 	readonly channels = new Map<string, Channel>();
 	connections = 0;
@@ -63,6 +62,7 @@ class HandAdapter implements ChannelAdapter {
 	}
 
 	publish(channel: string, payload: unknown, options: PublishOptions = {}): Promise<void> {
+		if (this.gone) this.connected = false;
 		if (this.error) return Promise.reject(this.error);
 		this.published.push({
 			channel,
@@ -72,6 +72,7 @@ class HandAdapter implements ChannelAdapter {
 		return Promise.resolve();
 	}
 
+	nameProblem = (channel: string) => (channel.includes(" ") ? "which has a space" : undefined);
 	declare = () => Promise.resolve();
 	backlog = (channel: string, group: string) =>
 		Promise.resolve(this.published.filter((one) => one.channel === channel && group).length);
@@ -180,15 +181,58 @@ describe("sending", () => {
 
 	test("LOTTOR_CHANNEL_UNAVAILABLE: certainly not sent is refused, and the others wait a moment", async () => {
 		adapter.error = new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", "gone");
+		adapter.gone = true;
 		expect(await send(envelope())).toMatchObject({
 			result: "refused",
 			error: { code: "LOTTOR_CHANNEL_UNAVAILABLE" },
 		});
 		expect([delivery.available, changes.at(-1)]).toEqual([false, false]);
 		adapter.error = undefined;
+		adapter.gone = false;
+		adapter.connected = true;
 		expect(await send(envelope())).toMatchObject({ result: "refused" });
 		await until(() => delivery.available);
 		expect([changes.at(-1), (await send(envelope())).result]).toEqual([true, "accepted"]);
+	});
+
+	test("what a broker refuses that is there is tried again later each time; others go on", async () => {
+		adapter.error = new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", "not this one");
+		const first = await send(envelope());
+		const together = await send(envelope());
+		expect(first).toMatchObject({ result: "refused", delay: 1_000 });
+		expect(together).toMatchObject({ result: "refused" });
+		expect((together as { delay: number }).delay).toBeLessThanOrEqual(1_000);
+		expect([delivery.available, changes]).toEqual([true, []]);
+		const now = jest.spyOn(performance, "now").mockReturnValue(performance.now() + 1_000);
+		expect(await send(envelope())).toMatchObject({ result: "refused", delay: 2_000 });
+		now.mockRestore();
+		adapter.error = undefined;
+		expect(await send(envelope())).toMatchObject({ result: "accepted" });
+		adapter.error = new LottorError("LOTTOR_CHANNEL_UNAVAILABLE", "again");
+		expect(await send(envelope())).toMatchObject({ delay: 1_000 });
+	});
+
+	test("LOTTOR_PAYLOAD_TOO_LARGE: what the broker refuses for its size fails, and is not tried again", async () => {
+		adapter.error = new LottorError("LOTTOR_PAYLOAD_TOO_LARGE", "raise it");
+		expect(await send(envelope())).toMatchObject({
+			result: "accepted",
+			report: {
+				result: "failed",
+				attempt: 1,
+				error: { code: "LOTTOR_PAYLOAD_TOO_LARGE", message: "raise it", retryable: false },
+			},
+		});
+	});
+
+	test("LOTTOR_INVALID_PAYLOAD: what the serializer can't write fails, and is not tried again", async () => {
+		const one = envelope({ content: '{"many":{"$bigint":"1"}}' });
+		expect(await send(one)).toMatchObject({
+			report: {
+				result: "failed",
+				error: { code: "LOTTOR_INVALID_PAYLOAD", retryable: false },
+			},
+		});
+		expect(adapter.published).toEqual([]);
 	});
 
 	test("LOTTOR_CHANNEL_UNCONFIRMED: what may have been sent is unknown, and treated as sent", async () => {
@@ -326,6 +370,38 @@ describe("receiving", () => {
 		await expect(adapter.hand(adapter.published[0] as Published)).rejects.toMatchObject({
 			type: "LOTTOR_STOPPING",
 		});
+	});
+});
+
+describe("LOTTOR_INVALID_OPTIONS: refused at the start", () => {
+	test("an adapter with another serializer than the node's", async () => {
+		const other = new HandAdapter();
+		other.serializer = new Serializers.JSONExt();
+		const host = { broker, logger: broker.logger, callTimeout: 1_000 };
+		const starting = resolveDelivery(other, "delivery").start({
+			...host,
+			instances: () => [],
+			availabilityChanged: () => undefined,
+		});
+		await expect(starting).rejects.toMatchObject({
+			type: "LOTTOR_INVALID_OPTIONS",
+			message: expect.stringContaining("application/json;variant=moleculer-ext") as unknown,
+			data: { field: "delivery" },
+		});
+	});
+
+	test("a name that the broker can't have, by its field", async () => {
+		const service = broker.createService({ name: "fine" });
+		const receiving = delivery.receive?.({
+			service,
+			targets: ["fine", "old name"],
+			storeId: null,
+			maxInFlight: 1,
+			handle: () => Promise.resolve("done"),
+		});
+		await expect(receiving).rejects.toMatchObject({ data: { field: "fine.aliases[0]" } });
+		expect(delivery.targetProblem?.("old name")).toBe("which has a space");
+		expect(delivery.targetProblem?.("fine")).toBeUndefined();
 	});
 });
 

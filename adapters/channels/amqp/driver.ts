@@ -15,6 +15,7 @@ import { AmqpConsumer } from "./consumer.ts";
 
 /** RabbitMQ's own limit is higher; so much is never sensible in a queue. */
 const MAX_BYTES = 64 * 1_024 * 1_024;
+const LONGEST_NAME = 255;
 const CONNECT_MS = 5_000;
 /** Seconds between signs of life; after two missing ones the connection counts as lost. */
 const HEARTBEAT_S = 5;
@@ -73,6 +74,12 @@ export class AmqpDriver implements Driver {
 
 	get settings(): NonNullable<AmqpSettings["amqp"]> {
 		return this.#settings;
+	}
+
+	nameProblem(channel: string, group: string): string | undefined {
+		return Buffer.byteLength(queueOf(channel, group)) > LONGEST_NAME
+			? `and the name of its queue would have more than the ${LONGEST_NAME} bytes that RabbitMQ takes`
+			: undefined;
 	}
 
 	async open(): Promise<void> {
@@ -165,15 +172,18 @@ export class AmqpDriver implements Driver {
 		const queue = queueOf(name, group);
 		const channel = await this.connection.createChannel();
 		channel.on("error", () => undefined);
-		let waiting: number;
+		let waiting = 0;
+		let consumers = 0;
 		try {
-			({ messageCount: waiting } = await channel.checkQueue(queue));
+			const state = await channel.checkQueue(queue);
+			({ messageCount: waiting, consumerCount: consumers } = state);
 			await channel.close();
 		} catch (error) {
 			if ((error as { code?: unknown }).code !== 404) throw error;
-			waiting = 0;
 		}
 		const here = [...this.#consumers].filter((consumer) => consumer.queue === queue);
+		// What consumers of other connections hold, the server does not tell.
+		if (waiting === 0 && consumers > here.length) return undefined;
 		return here.reduce((sum, { unsettled }) => sum + unsettled, waiting);
 	}
 

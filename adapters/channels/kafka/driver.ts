@@ -16,6 +16,7 @@ import { isUnknownTopic, KafkaSender } from "./sender.ts";
 
 /** The server takes 1 MiB and a little, headers included. */
 const MAX_BYTES = 1_000_000;
+const TOPIC = /^[A-Za-z0-9._-]{1,249}$/;
 const CONNECT_MS = 3_000;
 const REQUEST_MS = 10_000;
 const END_MS = 5_000;
@@ -53,6 +54,12 @@ export class KafkaDriver implements Driver {
 
 	get connected(): boolean {
 		return this.#sender?.connected ?? false;
+	}
+
+	nameProblem(channel: string): string | undefined {
+		return TOPIC.test(channel)
+			? undefined
+			: `and Kafka takes as a topic's name up to 249 letters, digits, dots, underscores and hyphens only`;
 	}
 
 	async open(): Promise<void> {

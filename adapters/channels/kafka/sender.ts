@@ -2,7 +2,7 @@ import type { Kafka, Message, Producer, ProducerConfig } from "kafkajs";
 
 import { messageOf } from "../../../protocol/index.ts";
 import type { DriverHost } from "../driver.ts";
-import { unavailable, unconfirmed } from "../failures.ts";
+import { tooLarge, unavailable, unconfirmed } from "../failures.ts";
 import { persist, within } from "../waiting.ts";
 
 /** One request's share; the server's limit for a batch is a little more than 1 MiB. */
@@ -11,6 +11,8 @@ const BATCH_RECORDS = 500;
 /** Retries within one request: the same sequence numbers, so that nothing is stored twice. */
 const RETRY = { retries: 4, initialRetryTime: 100, maxRetryTime: 1_000 };
 const ALL_REPLICAS = -1;
+const LIMITS = "max.message.bytes of the topic";
+const TOO_LARGE = ["MESSAGE_TOO_LARGE", "RECORD_LIST_TOO_LARGE"];
 
 interface Queued {
 	readonly record: Message;
@@ -39,6 +41,8 @@ export class KafkaSender {
 	readonly #topics = new Map<string, Topic>();
 	readonly #closing = new AbortController();
 	#producer: Producer | undefined;
+	/** A replacement of the producer. */
+	#opening: Promise<unknown> = Promise.resolve();
 
 	constructor(
 		kafka: Kafka,
@@ -132,15 +136,22 @@ export class KafkaSender {
 			});
 			for (const { done } of batch) done();
 		} catch (error) {
+			const alone = batch.length === 1;
+			// Nothing of a single record that was refused is in doubt.
+			if (!alone || !isRefusal(error)) this.#replace(producer);
+			if (!alone && isTooLarge(error)) {
+				// One of them, or only all together.
+				await this.#opening;
+				for (const item of batch) await this.#request(topic, [item]);
+				return;
+			}
 			const text = `for '${topic}'`;
 			for (const { failed } of batch) {
-				failed(
-					isRefusal(error)
-						? unavailable(`Kafka did not take a message ${text}`, error)
-						: unconfirmed(`Kafka did not confirm a message ${text}`, error),
-				);
+				if (isTooLarge(error)) failed(tooLarge(topic, LIMITS, error));
+				else if (isRefusal(error))
+					failed(unavailable(`Kafka did not take a message ${text}`, error));
+				else failed(unconfirmed(`Kafka did not confirm a message ${text}`, error));
 			}
-			this.#replace(producer);
 		}
 	}
 
@@ -148,7 +159,7 @@ export class KafkaSender {
 		if (this.#producer !== former) return;
 		this.#producer = undefined;
 		void former.disconnect().catch(() => undefined);
-		void persist(
+		this.#opening = persist(
 			this.#closing.signal,
 			() => this.open(),
 			(error) => {
@@ -189,12 +200,15 @@ export function isUnknownTopic(error: unknown): boolean {
 	return typesOf(error).includes("UNKNOWN_TOPIC_OR_PARTITION");
 }
 
+function isTooLarge(error: unknown): boolean {
+	return typesOf(error).some((type) => TOO_LARGE.includes(type));
+}
+
 /** Whether the server said that it stored nothing. */
 function isRefusal(error: unknown): boolean {
 	const refusals = [
 		"UNKNOWN_TOPIC_OR_PARTITION",
-		"MESSAGE_TOO_LARGE",
-		"RECORD_LIST_TOO_LARGE",
+		...TOO_LARGE,
 		"INVALID_TOPIC_EXCEPTION",
 		"TOPIC_AUTHORIZATION_FAILED",
 		"NOT_ENOUGH_REPLICAS",

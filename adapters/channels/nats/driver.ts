@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import type * as Nats from "nats";
@@ -8,6 +9,7 @@ import type {
 	JetStreamManager,
 	NatsConnection,
 	StreamConfig,
+	StreamInfo,
 } from "nats";
 
 import { messageOf } from "../../../protocol/index.ts";
@@ -19,10 +21,11 @@ import type {
 	Outgoing,
 	Subscription,
 } from "../driver.ts";
-import { load, unavailable, unconfirmed } from "../failures.ts";
+import { load, tooLarge, unavailable, unconfirmed } from "../failures.ts";
 import { Once, within } from "../waiting.ts";
 import { NatsConsumer } from "./consumer.ts";
 
+const LONGEST_NAME = 255;
 const PING_MS = 5_000;
 const MISSING_PINGS = 2;
 const RECONNECT_MS = 500;
@@ -36,6 +39,9 @@ const REMAKE_MS = 1_000;
 const MAX_BYTES = 1_024 * 1_024;
 /** Stands in the description of streams that this adapter made and may trim. */
 const MARK = "trimmed to what its consumers have not acknowledged";
+
+const MESSAGE_TOO_LARGE = 10_054;
+const LIMITS = "max_payload of the server or max_msg_size of the stream";
 
 type Library = typeof Nats;
 
@@ -56,6 +62,8 @@ export class NatsDriver implements Driver {
 	readonly #declared = new Once();
 	/** Streams that there were: one that is gone was deleted. */
 	readonly #seen = new Set<string>();
+	/** Streams by channel, as far as they are known to be there. */
+	readonly #streams = new Map<string, string>();
 	readonly #consumers = new Set<NatsConsumer>();
 	#library: Library | undefined;
 	#connection: NatsConnection | undefined;
@@ -79,6 +87,12 @@ export class NatsDriver implements Driver {
 	get client(): JetStreamClient {
 		if (!this.#client) throw unavailable("NATS is not connected");
 		return this.#client;
+	}
+
+	nameProblem(channel: string): string | undefined {
+		return /[\s*>/\\]|^\.|\.\.|\.$/.test(channel) || channel.length > LONGEST_NAME
+			? `and NATS takes no spaces, slashes, "*", ">" or empty parts in a subject, nor more than ${LONGEST_NAME} characters`
+			: undefined;
 	}
 
 	async open(): Promise<void> {
@@ -156,13 +170,16 @@ export class NatsDriver implements Driver {
 			},
 			subscribe: (callback) =>
 				this.client.pullSubscribe(name, {
-					stream: streamOf(name),
+					stream: this.#streamOf(name),
 					mack: true,
 					config: { durable_name: durableOf(group) },
 					callbackFn: callback,
 				}),
 			unstick: async () => {
-				const info = await this.#managing.consumers.info(streamOf(name), durableOf(group));
+				const info = await this.#managing.consumers.info(
+					this.#streamOf(name),
+					durableOf(group),
+				);
 				const { num_pending, num_waiting, num_ack_pending, delivered, ack_floor } = info;
 				const stuck = num_pending > 0 && num_waiting > 0;
 				const before = stuckAt;
@@ -174,7 +191,7 @@ export class NatsDriver implements Driver {
 					this.#host.logger.error(
 						`NATS has lost what it confirmed for '${name}': its stream is made anew`,
 					);
-					await this.#managing.streams.delete(streamOf(name));
+					await this.#managing.streams.delete(this.#streamOf(name));
 					await this.makeStream(name, options);
 					await this.makeConsumer(name, group, options);
 					return;
@@ -186,7 +203,7 @@ export class NatsDriver implements Driver {
 				this.#host.logger.warn(
 					`NATS hands over nothing of '${name}': its consumer is made anew`,
 				);
-				await this.#managing.consumers.delete(streamOf(name), durableOf(group));
+				await this.#managing.consumers.delete(this.#streamOf(name), durableOf(group));
 				await this.makeConsumer(name, group, options, ack_floor.stream_seq + 1);
 			},
 			trim: trimInterval > 0 ? () => this.#trim(name) : undefined,
@@ -199,45 +216,69 @@ export class NatsDriver implements Driver {
 	}
 
 	async backlog(channel: string, group: string): Promise<number | undefined> {
-		const stream = streamOf(channel);
+		const stream = this.#streams.get(channel) ?? (await this.#find(channel)).name;
 		try {
 			const info = await this.#managing.consumers.info(stream, durableOf(group));
 			return info.num_pending + info.num_ack_pending;
 		} catch (error) {
 			if (!isMissing(error)) throw error;
 		}
-		try {
-			return (await this.#managing.streams.info(stream)).state.messages;
-		} catch (error) {
-			if (isMissing(error)) return 0;
-			throw error;
-		}
+		return (await this.#info(stream))?.state.messages ?? 0;
 	}
 
 	/** Makes the channel's stream, unless it is there. */
 	async makeStream(channel: string, own: NatsSettings["nats"]): Promise<void> {
-		const name = streamOf(channel);
-		const config: Partial<StreamConfig> & { name: string } = {
-			description: MARK,
-			subjects: [channel],
-			...this.#settings.streamConfig,
-			...own?.streamConfig,
-			name,
-		};
-		try {
-			await this.#managing.streams.info(name);
-		} catch (error) {
-			if (!isMissing(error)) throw error;
+		let { name, info } = await this.#find(channel);
+		if (!info) {
+			const config: Partial<StreamConfig> = {
+				description: MARK,
+				subjects: [channel],
+				...this.#settings.streamConfig,
+				...own?.streamConfig,
+			};
 			if (this.#seen.has(name)) await sleep(REMAKE_MS);
-			await this.#managing.streams.add(config);
+			try {
+				await this.#managing.streams.add({ ...config, name });
+			} catch (error) {
+				// Another channel may have been faster with the name.
+				({ name, info } = await this.#find(channel));
+				if (name === streamOf(channel)) throw error;
+				if (!info) await this.#managing.streams.add({ ...config, name });
+			}
 		}
 		this.#seen.add(name);
+		this.#streams.set(channel, name);
+	}
+
+	/** The channel's stream: its usual one, or that beside it where another channel has the name. */
+	async #find(channel: string): Promise<{ name: string; info: StreamInfo | undefined }> {
+		const usual = streamOf(channel);
+		const info = await this.#info(usual);
+		const { subjects = [] } = info?.config ?? {};
+		if (!subjects.some((one) => one !== channel && streamOf(one) === usual))
+			return { name: usual, info };
+		const hash = createHash("sha256").update(channel).digest("hex").slice(0, 8);
+		const name = `${usual}-${hash}`;
+		return { name, info: await this.#info(name) };
+	}
+
+	async #info(stream: string): Promise<StreamInfo | undefined> {
+		try {
+			return await this.#managing.streams.info(stream);
+		} catch (error) {
+			if (isMissing(error)) return undefined;
+			throw error;
+		}
+	}
+
+	#streamOf(channel: string): string {
+		return this.#streams.get(channel) ?? streamOf(channel);
 	}
 
 	/** Whether the stream counts messages that it can't give out any more. */
 	async #hasLost(channel: string): Promise<boolean> {
 		const { streams } = this.#managing;
-		const name = streamOf(channel);
+		const name = this.#streamOf(channel);
 		const { state } = await streams.info(name);
 		if (state.messages === 0) return false;
 		try {
@@ -257,7 +298,7 @@ export class NatsDriver implements Driver {
 		own: NatsSettings["nats"],
 		from?: number,
 	): Promise<ConsumerConfig> {
-		const stream = streamOf(channel);
+		const stream = this.#streamOf(channel);
 		const { consumers } = this.#managing;
 		const durable_name = durableOf(group);
 		try {
@@ -315,7 +356,10 @@ export class NatsDriver implements Driver {
 		} catch (error) {
 			const { code, api_error } = error as { code?: string; api_error?: unknown };
 			if (code === "503" && api_error === undefined) return false;
-			if (api_error !== undefined || code === "MAX_PAYLOAD_EXCEEDED") {
+			const { err_code } = (api_error ?? {}) as { err_code?: number };
+			if (code === "MAX_PAYLOAD_EXCEEDED" || err_code === MESSAGE_TOO_LARGE)
+				throw tooLarge(channel, LIMITS, error);
+			if (api_error !== undefined) {
 				throw unavailable(`NATS did not take a message for '${channel}'`, error);
 			}
 			throw unconfirmed(`NATS did not confirm a message for '${channel}'`, error);
@@ -324,7 +368,7 @@ export class NatsDriver implements Driver {
 
 	/** Removes what every consumer has acknowledged, in streams that this adapter made. */
 	async #trim(channel: string): Promise<void> {
-		const stream = streamOf(channel);
+		const stream = this.#streamOf(channel);
 		const { config } = await this.#managing.streams.info(stream);
 		if (config.description !== MARK) return;
 		let oldest = Infinity;
@@ -365,7 +409,7 @@ export class NatsDriver implements Driver {
 	}
 }
 
-/** Names of streams and consumers have no dots. */
+/** Names of streams and consumers have no dots: two channels may have the same. */
 function streamOf(channel: string): string {
 	return channel.replaceAll(".", "_");
 }

@@ -2,7 +2,9 @@ import {
 	contentTypeOf,
 	decodePayload,
 	type Envelope,
+	type Failure,
 	hasCode,
+	messageOf,
 	signed,
 	signerOf,
 	toHeaders,
@@ -12,6 +14,7 @@ import type { Delivery, DeliveryHost, Outgoing, SendResult } from "../contract.t
 import { itemError } from "../results.ts";
 import { Link } from "./link.ts";
 import { channelOf } from "./names.ts";
+import { Pauses } from "./pauses.ts";
 import { receive } from "./reception.ts";
 import { type ChannelSpec, checkSpec } from "./spec.ts";
 
@@ -35,6 +38,7 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 	const name = checkSpec(spec, field);
 	let host: DeliveryHost | undefined;
 	let link: Link | undefined;
+	const pauses = new Pauses();
 
 	function started(): { host: DeliveryHost; link: Link } {
 		if (!host || !link) throw new Error("The delivery adapter was used before start()");
@@ -60,24 +64,41 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 		}
 		if (!used.available) return refused(`${name} can't be reached`);
 		const { adapter } = used;
+		const channel = channelFor(target, storeId);
+		let body: Buffer;
 		try {
-			const body = adapter.serializer.serialize(decodePayload(envelope.content));
+			body = adapter.serializer.serialize(decodePayload(envelope.content));
+		} catch (error) {
+			const problem = `The payload can't be written by this node's serializer: ${messageOf(error)}`;
+			return failed(envelope, "LOTTOR_INVALID_PAYLOAD", problem);
+		}
+		try {
 			const headers = toHeaders(envelope, contentTypeOf(adapter.serializer));
 			const signer = signerOf(lent.broker);
-			await adapter.publish(channelFor(target, storeId), body, {
+			await adapter.publish(channel, body, {
 				raw: true,
 				headers: signer ? signed(headers, body, signer) : headers,
 				groups: [target],
 				key: envelope.orderingKey ?? envelope.group,
 				messageId: copyOf(envelope),
 			});
+			pauses.taken(channel);
 			return { result: "accepted", instance: null };
 		} catch (error) {
 			const why = itemError(error);
+			if (hasCode(error, "LOTTOR_PAYLOAD_TOO_LARGE"))
+				return failed(envelope, why.code, why.message);
 			if (!hasCode(error, "LOTTOR_CHANNEL_UNAVAILABLE"))
 				return { result: "unknown", instance: null, error: why };
-			used.refused();
-			return { result: "refused", error: why };
+			if (!adapter.connected) {
+				used.refused();
+				return { result: "refused", error: why };
+			}
+			// The broker is there: it is this message or channel that it does not take.
+			const { delay, longer } = pauses.refused(channel);
+			if (longer)
+				lent.logger.warn(`Lottor: ${why.message}. It is tried again in ${delay} ms`);
+			return { result: "refused", error: why, delay };
 		}
 	}
 
@@ -94,6 +115,7 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 		get available() {
 			return link?.available ?? false;
 		},
+		targetProblem: (target) => link?.targetProblem(target),
 		async start(given) {
 			host = given;
 			link = await Link.join(given.broker, spec);
@@ -116,7 +138,13 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 			return used.adapter.backlog(channelFor(target, storeId), target);
 		},
 		async receive(receiver) {
-			return receive(await Link.join(receiver.service.broker, spec), receiver);
+			const joined = await Link.join(receiver.service.broker, spec);
+			try {
+				return receive(joined, receiver);
+			} catch (error) {
+				await joined.leave();
+				throw error;
+			}
 		},
 	};
 }
@@ -124,6 +152,14 @@ export function channelDelivery(spec: ChannelSpec, field = "delivery"): Delivery
 /** Names one send of a message: the broker drops a repeat of it, and must let another send through. */
 function copyOf({ id, attempt, revision, sentAt }: Envelope): string {
 	return `${id}/${attempt}/${revision}/${sentAt}`;
+}
+
+/** It can never be sent as it is: an operator has to see it. */
+function failed(envelope: Envelope, code: Failure["code"], message: string): SendResult {
+	const { id, receipt, storeId, attempt, revision } = envelope;
+	const error = { code, message, retryable: false };
+	const report = { id, receipt, storeId, attempt, revision, result: "failed", error } as const;
+	return { result: "accepted", instance: null, report };
 }
 
 function refused(message: string): SendResult {

@@ -1,11 +1,12 @@
 import type { ServiceBroker } from "moleculer";
-import { LottorError } from "../../../protocol/index.ts";
+import { contentTypeOf, invalidOptions, LottorError } from "../../../protocol/index.ts";
 import type { ChannelAdapter } from "../../channels/index.ts";
+import { channelOf, deadLettersOf } from "./names.ts";
 import type { ChannelSpec } from "./spec.ts";
 
 /** How often the state of the connection is looked at. */
 const LOOK_MS = 200;
-/** How long nothing is sent after the broker could not take a message. */
+/** How long nothing is sent after the broker was found to be gone. */
 const REST_MS = 1_000;
 
 /** Connections of a node, by what they were made from: its services share one. */
@@ -78,10 +79,28 @@ export class Link {
 						"delivery",
 					);
 		adapter.init(broker, broker.getLogger("lottor-broker"));
+		const own = contentTypeOf(adapter.serializer);
+		const nodes = contentTypeOf(broker.serializer ?? adapter.serializer);
+		if (own !== nodes) {
+			throw invalidOptions(
+				"delivery",
+				`is an adapter that writes ${own}, and this node's serializer writes ${nodes}: give both the same serializer`,
+			);
+		}
 		return new Link(broker, spec, adapter);
 	}
 
-	/** Whether the broker can be reached, and took what it was last given. */
+	/** @returns why the broker can't have a channel of this target, where that is so */
+	targetProblem(target: string): string | undefined {
+		const own = channelOf(target, null);
+		for (const name of [own, deadLettersOf(own)]) {
+			const problem = this.adapter.nameProblem(this.adapter.addPrefixTopic(name), target);
+			if (problem !== undefined) return problem;
+		}
+		return undefined;
+	}
+
+	/** Whether the broker can be reached. */
 	get available(): boolean {
 		return this.#available;
 	}
@@ -91,7 +110,7 @@ export class Link {
 		this.#listeners.add(listener);
 	}
 
-	/** The broker could not take a message: others wait a moment, too. */
+	/** The broker was found to be gone: nothing is sent for a moment, however soon it is back. */
 	refused(): void {
 		this.#restUntil = performance.now() + REST_MS;
 		this.#look();

@@ -2,3 +2,8 @@
 export function channelOf(target: string, storeId: string | null): string {
 	return storeId === null ? `tx-${target}` : `tx-${target}.${storeId}`;
 }
+
+/** The dead-letter queue of a channel. */
+export function deadLettersOf(channel: string): string {
+	return `${channel}.dead`;
+}

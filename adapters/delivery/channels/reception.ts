@@ -6,6 +6,7 @@ import {
 	type EnvelopeHead,
 	fromHeaders,
 	hasCode,
+	invalidOptions,
 	LottorError,
 	messageOf,
 	readCallContext,
@@ -15,7 +16,7 @@ import {
 import type { Channel, Delivered } from "../../channels/index.ts";
 import type { Receiver, Reception } from "../contract.ts";
 import type { Link } from "./link.ts";
-import { channelOf } from "./names.ts";
+import { channelOf, deadLettersOf } from "./names.ts";
 
 /** What another node's serializer brought is taken as it comes. */
 const ALL: ReadonlySet<Special> = new Set(["Date", "Buffer", "BigInt"]);
@@ -25,6 +26,8 @@ const ALL: ReadonlySet<Special> = new Set(["Date", "Buffer", "BigInt"]);
  * is acknowledged when the consumer says so, and not before: whatever a hook throws, it is kept, and
  * handled again after a growing pause. Only what is found here to be none of Lottor's goes to the
  * dead-letter queue.
+ *
+ * @throws LOTTOR_INVALID_OPTIONS naming the name of which the broker can't have a channel
  */
 export function receive(link: Link, receiver: Receiver): Reception {
 	const { service } = receiver;
@@ -34,6 +37,13 @@ export function receive(link: Link, receiver: Receiver): Reception {
 	/** Errors of messages that are none of Lottor's: a hook may throw one of the same code. */
 	const poison = new WeakSet<object>();
 	let ended = false;
+
+	receiver.targets.forEach((target, place) => {
+		const problem = link.targetProblem(target);
+		if (problem === undefined) return;
+		const field = place === 0 ? "name" : `aliases[${place - 1}]`;
+		throw invalidOptions(`${service.fullName}.${field}`, `is ${target}, ${problem}`);
+	});
 
 	const channels = receiver.targets.map(channelFor);
 	const subscribed = link.connected.then(async () => {
@@ -45,6 +55,7 @@ export function receive(link: Link, receiver: Receiver): Reception {
 
 	function channelFor(target: string): Channel {
 		const own = channelOf(target, receiver.storeId);
+		const dead = deadLettersOf(own);
 		const name = adapter.addPrefixTopic(own);
 		const channel = {
 			id: adapter.addPrefixTopic(`${broker.nodeID}.${service.fullName}.${own}`),
@@ -53,7 +64,7 @@ export function receive(link: Link, receiver: Receiver): Reception {
 			context: true,
 			maxInFlight: receiver.maxInFlight,
 			maxRetries: -1,
-			deadLettering: { enabled: true, queueName: `${own}.dead`, exchangeName: `${own}.dead` },
+			deadLettering: { enabled: true, queueName: dead, exchangeName: dead },
 			isPoison: (error: unknown) => poison.has(error as object),
 			unsubscribing: false,
 		};

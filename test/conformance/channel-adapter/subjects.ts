@@ -20,10 +20,16 @@ export interface Subject {
 	readonly hasty: ChannelOptions;
 	/** Whether it removes what is handled. */
 	readonly trims: boolean;
+	/** Whether its backlog tells what consumers of other connections hold. */
+	readonly tellsOthers: boolean;
 	/** Options that lead over a proxy's port, where the URL alone can't. */
 	over?(port: number): ChannelOptions;
-	/** Removes a channel's stream, or queue and exchange, or topic. */
+	/** Removes a channel's stream, or queue and exchange, or topic, or what was put in its place. */
 	remove(url: string, channel: string, group: string): Promise<void>;
+	/** Puts something in the channel's place, so that the server refuses it until that is removed. */
+	spoil(url: string, channel: string, group: string): Promise<void>;
+	/** Makes the channel with a limit of its own for messages, where the broker has such. */
+	limit?(url: string, channel: string, bytes: number): Promise<void>;
 	/** Reads the oldest message of a channel with the broker's own client. */
 	first(
 		url: string,
@@ -46,8 +52,11 @@ const redisSubject: Subject = {
 	name: "Redis",
 	kind: redis,
 	hasty: { redis: { consumerOptions: { minIdleTime: 1_000, claimInterval: 200 } } },
+	tellsOthers: true,
 	trims: true,
 	remove: (url, channel) => withRedis(url, async (client) => void (await client.del(channel))),
+	spoil: (url, channel) =>
+		withRedis(url, async (client) => void (await client.set(channel, "no stream"))),
 	first: (url, channel) =>
 		withRedis(url, async (client) => {
 			const [entry] = await client.xrangeBuffer(channel, "-", "+", "COUNT", 1);
@@ -74,11 +83,16 @@ const amqpSubject: Subject = {
 	name: "RabbitMQ",
 	kind: rabbitmq,
 	hasty: {},
+	tellsOthers: false,
 	trims: false,
 	remove: (url, channel, group) =>
 		withAmqp(url, async (client) => {
 			await client.deleteExchange(channel);
 			await client.deleteQueue(`${group}.${channel}`);
+		}),
+	spoil: (url, channel, group) =>
+		withAmqp(url, async (client) => {
+			await client.assertQueue(`${group}.${channel}`, { maxLength: 5 });
 		}),
 	first: (url, channel) =>
 		withAmqp(url, async (client) => {
@@ -108,10 +122,14 @@ async function withAdmin<T>(url: string, act: (admin: kafkajs.Admin) => Promise<
 	}
 }
 
+/** Kafka takes only one of two topics that differ in dots and underscores. */
+const colliding = (channel: string) => channel.replaceAll(".", "_");
+
 const kafkaSubject: Subject = {
 	name: "Kafka",
 	kind: kafka,
 	hasty: { kafka: { consumerOptions: { sessionTimeout: 2_000, heartbeatInterval: 300 } } },
+	tellsOthers: true,
 	trims: false,
 	over: (port) => ({
 		kafka: {
@@ -121,7 +139,20 @@ const kafkaSubject: Subject = {
 		},
 	}),
 	remove: (url, channel) =>
-		withAdmin(url, (admin) => admin.deleteTopics({ topics: [channel], timeout: 5_000 })),
+		withAdmin(url, async (admin) => {
+			const there = await admin.listTopics();
+			const topics = [channel, colliding(channel)].filter((one) => there.includes(one));
+			await admin.deleteTopics({ topics, timeout: 5_000 });
+		}),
+	spoil: (url, channel) =>
+		withAdmin(url, async (admin) => {
+			await admin.createTopics({ topics: [{ topic: colliding(channel) }] });
+		}),
+	limit: (url, channel, bytes) =>
+		withAdmin(url, async (admin) => {
+			const configEntries = [{ name: "max.message.bytes", value: String(bytes) }];
+			await admin.createTopics({ topics: [{ topic: channel, configEntries }] });
+		}),
 	async first(url, channel) {
 		const groupId = `look-${process.pid}-${Date.now()}`;
 		const client = kafkaOf(url).consumer({ groupId, maxWaitTimeInMs: 100 });
@@ -158,9 +189,20 @@ const natsSubject: Subject = {
 	name: "NATS",
 	kind: nats,
 	hasty: { nats: { consumerOptions: { config: { ack_wait: 1e9 } } } },
+	tellsOthers: true,
 	trims: true,
 	remove: (url, channel) =>
 		withNats(url, async (manager) => void (await manager.streams.delete(streamOf(channel)))),
+	spoil: (url, channel) =>
+		withNats(url, async (manager) => {
+			const name = streamOf(channel);
+			await manager.streams.add({ name, subjects: [`other.${channel}`] });
+		}),
+	limit: (url, channel, bytes) =>
+		withNats(url, async (manager) => {
+			const name = streamOf(channel);
+			await manager.streams.add({ name, subjects: [channel], max_msg_size: bytes });
+		}),
 	first: (url, channel) =>
 		withNats(url, async (manager) => {
 			const message = await manager.streams.getMessage(streamOf(channel), { seq: 1 });

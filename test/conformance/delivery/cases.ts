@@ -379,6 +379,39 @@ export const CASES = {
 		expectCounted(stage, consumer, { poison: 0, dead: 0 });
 	},
 
+	async "LOTTOR_CHANNEL_UNAVAILABLE: a channel that the broker refuses holds up no other, and says why"(
+		stage,
+	) {
+		if (!stage.subject.broker) return NONE;
+		const bad = stage.channel("tx-bad");
+		await stage.broker.spoil(stage.url, bad, "bad");
+		await stage.start();
+		await stage.consumer("c1", "bad", new Work());
+		await stage.consumer("c2", "auth", new Work());
+		const refused = await stage.send("bad", 3);
+		const good: string[] = [];
+		const isRefused = async () => {
+			const messages = (await Promise.all(refused.map((id) => stage.messages(id)))).flat();
+			return messages.every(({ waiting }) =>
+				waiting?.startsWith("LOTTOR_CHANNEL_UNAVAILABLE: "),
+			);
+		};
+		// Until it was refused twice, at least.
+		const until2s = performance.now() + 2_000;
+		while (performance.now() < until2s || !(await isRefused())) {
+			const ids = await stage.send("auth", 1);
+			await stage.reached(ids, ({ state }) => state === "consumed");
+			good.push(...ids);
+		}
+		for (const id of good) {
+			const { timeline } = await stage.cluster.view(id);
+			const held = timeline.find(({ why }) => why?.includes("UNAVAILABLE"));
+			if (held) throw new Error(`a good one was held up: ${held.why}`);
+		}
+		await stage.broker.remove(stage.url, bad, "bad");
+		await stage.exactlyOnce(["auth", "bad"]);
+	},
+
 	async "channels' own Tracing() sees each message"(stage) {
 		if (!stage.subject.broker) return NONE;
 		await stage.start();
