@@ -103,6 +103,10 @@ export class FileBroker implements ChannelAdapter {
 		this.#look();
 	}
 
+	nameProblem(): undefined {
+		return undefined;
+	}
+
 	async disconnect(): Promise<void> {
 		this.#subscriptions.clear();
 	}

@@ -65,6 +65,7 @@ export const CONTRACTS = {
 		send: "send",
 		backlog: "read",
 		receive: "read",
+		targetProblem: "read",
 	} satisfies Record<MethodOf<Delivery>, Kind>,
 	channel: {
 		publish: "send",
