@@ -92,7 +92,8 @@ class Hand {
 				return Promise.resolve();
 			},
 		};
-		receive({ adapter, connected: Promise.resolve() } as unknown as Link, {
+		const link = { adapter, connected: Promise.resolve(), targetProblem: () => undefined };
+		receive(link as unknown as Link, {
 			service: { broker, logger, fullName: "auth" } as never,
 			targets: ["auth"],
 			storeId: null,
