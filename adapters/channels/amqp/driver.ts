@@ -173,17 +173,13 @@ export class AmqpDriver implements Driver {
 		const channel = await this.connection.createChannel();
 		channel.on("error", () => undefined);
 		let waiting = 0;
-		let consumers = 0;
 		try {
-			const state = await channel.checkQueue(queue);
-			({ messageCount: waiting, consumerCount: consumers } = state);
+			({ messageCount: waiting } = await channel.checkQueue(queue));
 			await channel.close();
 		} catch (error) {
 			if ((error as { code?: unknown }).code !== 404) throw error;
 		}
 		const here = [...this.#consumers].filter((consumer) => consumer.queue === queue);
-		// What consumers of other connections hold, the server does not tell.
-		if (waiting === 0 && consumers > here.length) return undefined;
 		return here.reduce((sum, { unsettled }) => sum + unsettled, waiting);
 	}
 
