@@ -189,22 +189,31 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 			now: () => this.now(),
 		});
 		this.#keys = new IdempotencyKeys(collections, this.#groups);
+		const patience = PATIENCE * this.#timeout;
 		this.#inserts = new Gatherer(
 			(items) => insertGroups(this.#host(), items),
 			BATCH_GROUPS,
 			isServerFault,
+			patience,
 		);
 		this.#claims = new Gatherer(
 			(items) => claimGroups(this.#host(), items),
 			BATCH_CLAIMS,
 			isServerFault,
+			patience,
 		);
 		this.#payloadReads = new Gatherer(
 			(ids) => this.#readPayloads(ids),
 			BATCH_READS,
 			isServerFault,
+			patience,
 		);
-		this.#steps = new Gatherer((steps) => this.#groups.take(steps), BATCH_STEPS, isServerFault);
+		this.#steps = new Gatherer(
+			(steps) => this.#groups.take(steps),
+			BATCH_STEPS,
+			isServerFault,
+			patience,
+		);
 	}
 
 	open(): Promise<OpenedCoordinatorStore> {

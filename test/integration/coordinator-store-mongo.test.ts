@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from "@jest/globals";
-import { MongoClient } from "mongodb";
+import { Collection, MongoClient } from "mongodb";
 import { ServiceBroker } from "moleculer";
 
 import { ACTIVITY_MS, type CoordinatorStore } from "../../adapters/coordinator-store/index.ts";
@@ -269,6 +269,33 @@ withServer(mongodb, "coordinator store mongo on DocumentDB", (server) => {
 			const { group } = await cluster.reached(id, "completed");
 			expect(group.messages[0]).toMatchObject({ state: "consumed", attempts: 1 });
 			expect(tries).toBe(2);
+		});
+
+		test("a write that the driver never answers holds up nobody for good", async () => {
+			const store = await opened({ url: await database(), timeout: "1s" });
+			const group = fresh();
+			await store.insert([group]);
+			const dispatch = dispatchTo("auth");
+			const commit = () =>
+				store.decide([
+					{ id: group.id, to: "committed", by: "producer", who: "user", dispatch },
+				]);
+			const write = Reflect.get(Collection.prototype, "bulkWrite");
+			let unanswered = 0;
+			const silent = jest
+				.spyOn(Collection.prototype, "bulkWrite")
+				.mockImplementation(function (this: Collection, ...args) {
+					if (this.collectionName !== "lottor_groups" || unanswered++ > 0)
+						return write.apply(this, args);
+					return new Promise(() => undefined);
+				});
+			cleanups.push(async () => silent.mockRestore());
+			await expect(commit()).rejects.toMatchObject({ type: "LOTTOR_STORE_UNAVAILABLE" });
+			expect(unanswered).toBe(1);
+
+			// Who came while the batch was given up gets its error, too.
+			expect(await commit().catch(commit)).toMatchObject([{ result: "done" }]);
+			await store.close();
 		});
 
 		test("a purge that died halfway is ended by the next", async () => {

@@ -1,3 +1,6 @@
+/** A driver may leave a call without an answer for good, as of a client that was closed meanwhile. */
+const LIMIT_MS = 12_000;
+
 /** An item that failed, among others of its batch. */
 export class Failed {
 	readonly error: unknown;
@@ -15,12 +18,13 @@ interface Waiting<Item, Result> {
 
 /**
  * Group commit: while one batch is under way, what comes is gathered for the next, which starts as
- * soon as the former has ended.
+ * soon as the former has ended, or has had no answer for too long: it may or may not have happened.
  */
 export class Gatherer<Item, Result> {
 	readonly #run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>;
 	readonly #most: number;
 	readonly #hitsAll: (error: unknown) => boolean;
+	readonly #limit: number;
 	#waiting: Waiting<Item, Result>[] = [];
 	#working: Promise<void> | undefined;
 
@@ -30,15 +34,18 @@ export class Gatherer<Item, Result> {
 	 * @param hitsAll tells of an error of `run` that it is the server's: then all that waits gets it
 	 *   too, since nobody should wait for the same again. With others, every item of the batch is tried
 	 *   alone, so that one which can't be done does not affect the others.
+	 * @param limit milliseconds after which a batch is given up
 	 */
 	constructor(
 		run: (items: readonly Item[]) => Promise<readonly (Result | Failed)[]>,
 		most: number,
 		hitsAll: (error: unknown) => boolean,
+		limit = LIMIT_MS,
 	) {
 		this.#run = run;
 		this.#most = most;
 		this.#hitsAll = hitsAll;
+		this.#limit = limit;
 	}
 
 	/** Adds items to the next batches. @returns their results in order, or the first one's error */
@@ -71,9 +78,22 @@ export class Gatherer<Item, Result> {
 		this.#working = undefined;
 	}
 
+	async #answer(items: readonly Item[]): Promise<readonly (Result | Failed)[]> {
+		let timer: NodeJS.Timeout | undefined;
+		const silence = new Promise<never>((_, reject) => {
+			const error = new Error(`timed out: no answer within ${this.#limit} ms`);
+			timer = setTimeout(() => reject(error), this.#limit).unref();
+		});
+		try {
+			return await Promise.race([this.#run(items), silence]);
+		} finally {
+			clearTimeout(timer);
+		}
+	}
+
 	async #do(batch: readonly Waiting<Item, Result>[]): Promise<void> {
 		try {
-			const results = await this.#run(batch.map(({ item }) => item));
+			const results = await this.#answer(batch.map(({ item }) => item));
 			batch.forEach(({ resolve, reject }, place) => {
 				const result = results[place];
 				if (result instanceof Failed) reject(result.error);
