@@ -32,6 +32,8 @@ const PURGE_EVERY_MS = 60_000;
 const PURGE_LIMIT = 500;
 const REOPEN_EVERY_MS = 1_000;
 const WAKE_LIMIT = 500;
+/** Calls that one node may have under way; the mixin has some for each of its services. */
+const MOST_CALLS = 2_000;
 
 /** Opens the store; while it can't be reached, says so and tries again. */
 async function openPatiently(
@@ -73,6 +75,8 @@ export class CoordinatorCore {
 	readonly #lanes: readonly Lane[];
 	/** Calls of others under way. */
 	readonly #calls = new Set<Promise<void>>();
+	/** How many of them each node has. */
+	readonly #callsBy = new Map<string, number>();
 	/** Milliseconds since 1970. */
 	readonly startedAt: number;
 	#purgedAt = 0;
@@ -328,18 +332,34 @@ export class CoordinatorCore {
 
 	/**
 	 * Runs a call of somebody else, which a stop waits for.
-	 * @throws LOTTOR_STOPPING when this coordinator takes no more work
+	 *
+	 * @param caller the node that called
+	 * @throws LOTTOR_STOPPING when this coordinator takes no more work, LOTTOR_OVERLOADED when the node
+	 *   has too many calls under way: what the mixin tells is told again
 	 */
-	serve<T>(call: () => Promise<T>): Promise<T> {
+	serve<T>(call: () => Promise<T>, caller: string): Promise<T> {
 		this.assertRunning();
+		const own = this.#callsBy.get(caller) ?? 0;
+		if (own >= MOST_CALLS) {
+			throw new LottorError(
+				"LOTTOR_OVERLOADED",
+				`Node ${caller} has ${own} calls under way at this coordinator`,
+			);
+		}
 		const answer = call();
 		const ended: Promise<void> = answer
 			.then(
 				() => undefined,
 				() => undefined,
 			)
-			.finally(() => this.#calls.delete(ended));
+			.finally(() => {
+				this.#calls.delete(ended);
+				const left = (this.#callsBy.get(caller) ?? 1) - 1;
+				if (left > 0) this.#callsBy.set(caller, left);
+				else this.#callsBy.delete(caller);
+			});
 		this.#calls.add(ended);
+		this.#callsBy.set(caller, own + 1);
 		return answer;
 	}
 

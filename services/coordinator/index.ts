@@ -77,7 +77,7 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 				const core = coreOf(this);
 				const items = itemsOf(ctx.params);
 				const caller = ctx.nodeID ?? this.broker.nodeID;
-				return core.serve(() => run(core, items, caller));
+				return core.serve(() => run(core, items, caller), caller);
 			},
 		};
 	}
@@ -102,7 +102,9 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 		return {
 			visibility: "public" as const,
 			async handler(this: Service, ctx: Context<object>) {
-				return run(coreOf(this), isRecord(ctx.params) ? ctx.params : {});
+				const core = coreOf(this);
+				const params = isRecord(ctx.params) ? ctx.params : {};
+				return core.serve(() => run(core, params), ctx.nodeID ?? this.broker.nodeID);
 			},
 		};
 	}
@@ -144,14 +146,9 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 				const { filter, page } = checkAuditQuery(params);
 				return core.engine.store.audits(filter, page);
 			}),
-			"audit.add": {
-				visibility: "public",
-				async handler(this: Service, ctx: Context<object>) {
-					await coreOf(this).engine.store.record(
-						itemsOf(ctx.params).map(checkAuditEntry),
-					);
-				},
-			},
+			"audit.add": query((core, params) =>
+				core.engine.store.record(itemsOf(params).map(checkAuditEntry)),
+			),
 			clients: query((core) => {
 				core.registryChanged();
 				return clients(core.engine);
@@ -162,44 +159,34 @@ export function Coordinator(options: CoordinatorOptions = {}): ServiceSchema {
 			}),
 			settings: query(async (core) => settingsView(core.engine.settings)),
 			health: query(async (core) => statusOf(core)),
-			"groups.get": {
-				visibility: "public",
-				async handler(this: Service, ctx: Context<unknown>): Promise<GroupView> {
-					const id = idOf(ctx.params);
-					const view = await groupView(coreOf(this).engine.store, id);
-					if (!view) throw unknownGroup(id);
-					return view;
-				},
-			},
-			"groups.timeline": {
-				visibility: "public",
-				async handler(this: Service, ctx: Context<unknown>) {
-					const { store } = coreOf(this).engine;
-					const id = idOf(ctx.params);
-					const [group] = await store.get([id]);
-					if (!group) throw unknownGroup(id);
-					return store.timeline(id);
-				},
-			},
-			stats: {
-				visibility: "public",
-				async handler(this: Service) {
-					const { engine } = coreOf(this);
-					const stored = await engine.store.stats();
-					const backlog = stored.backlog.map((one) => ({
-						...one,
-						living:
-							engine.view.serves(one.target) ||
-							engine.view.instances(one.target, null).length > 0,
-					}));
-					return {
-						...stored,
-						backlog,
-						sinceStart: engine.meters.totals(),
-						inFlight: engine.flights.size,
-					};
-				},
-			},
+			"groups.get": query(async (core, params): Promise<GroupView> => {
+				const id = idOf(params);
+				const view = await groupView(core.engine.store, id);
+				if (!view) throw unknownGroup(id);
+				return view;
+			}),
+			"groups.timeline": query(async (core, params) => {
+				const { store } = core.engine;
+				const id = idOf(params);
+				const [group] = await store.get([id]);
+				if (!group) throw unknownGroup(id);
+				return store.timeline(id);
+			}),
+			stats: query(async ({ engine }) => {
+				const stored = await engine.store.stats();
+				const backlog = stored.backlog.map((one) => ({
+					...one,
+					living:
+						engine.view.serves(one.target) ||
+						engine.view.instances(one.target, null).length > 0,
+				}));
+				return {
+					...stored,
+					backlog,
+					sinceStart: engine.meters.totals(),
+					inFlight: engine.flights.size,
+				};
+			}),
 		},
 
 		events: {

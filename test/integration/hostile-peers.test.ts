@@ -282,3 +282,27 @@ test("LOTTOR_OVERLOADED meets the node that floods prepare, and leaves room for 
 	// What was prepared makes room again.
 	expect(await tell(eve, "prepare", items(1))).toMatchObject([{ result: "prepared" }]);
 });
+
+test("LOTTOR_OVERLOADED meets the node that floods any other call, and nobody else", async () => {
+	const most = 2_000;
+	const t = (lottor = await TestCoordinator.startConnected({}));
+	const eve = await node("eve");
+	const id = await t.prepare([{}]);
+	const flood = Array.from({ length: most + 50 }, () =>
+		eve.call("lottor.commit", { items: [{ id: t.newId(), storeId: "s" }] }).then(
+			() => "answered",
+			(error: { type?: string; retryable?: boolean }) => `${error.type} ${error.retryable}`,
+		),
+	);
+	const mine = await t.call<ItemAnswer[]>("commit", {
+		items: [{ id, storeId: "store-user" }],
+	});
+	expect(mine).toMatchObject([{ result: "ok" }]);
+	const came = await Promise.all(flood);
+	const refused = came.filter((one) => one !== "answered");
+	expect(new Set(refused)).toEqual(new Set(["LOTTOR_OVERLOADED true"]));
+	expect(refused.length).toBeGreaterThanOrEqual(1);
+	expect(refused.length).toBeLessThanOrEqual(50);
+	// All of it has ended: the node is heard again.
+	await eve.call("lottor.health");
+});
