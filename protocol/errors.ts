@@ -96,7 +96,8 @@ export const ERRORS = {
 	LOTTOR_OVERLOADED: {
 		status: 503,
 		retryable: true,
-		summary: "More groups are to be prepared than the coordinators take. Nothing was stored.",
+		summary:
+			"More groups are to be prepared than the coordinators take, or one node has too many calls under way at a coordinator. Nothing was stored.",
 	},
 	LOTTOR_STORE_MISMATCH: {
 		status: 409,
