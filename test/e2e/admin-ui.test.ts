@@ -216,8 +216,7 @@ withBrowser("the admin UI", (path) => {
 
 		test("is told when somebody else was first", async () => {
 			await world.sample("consumeFail");
-			await page.goto("/messages?states=failed");
-			await page.locator("tbody a").first().click();
+			await openFailed(page);
 			await page.getByRole("button", { name: "Discard" }).click();
 			const id = await page.getByRole("article").getAttribute("id");
 			const discarded = await fetch(`${world.url}/api/messages/${id}/discard`, {
@@ -234,8 +233,7 @@ withBrowser("the admin UI", (path) => {
 
 		test("is told in the dialog when somebody else edited the payload meanwhile, and nothing is lost", async () => {
 			await world.sample("consumeFail");
-			await page.goto("/messages?states=failed");
-			await page.locator("tbody a").first().click();
+			await openFailed(page);
 			const id = (await page.getByRole("article").getAttribute("id")) ?? "";
 			await page.getByRole("button", { name: "Edit payload" }).click();
 			const dialog = page.getByRole("dialog");
@@ -263,8 +261,7 @@ withBrowser("the admin UI", (path) => {
 
 		test("edits a payload up to the largest size, and is told in the dialog what is over it", async () => {
 			await world.sample("consumeFail");
-			await page.goto("/messages?states=failed");
-			await page.locator("tbody a").first().click();
+			await openFailed(page);
 			await page.getByRole("button", { name: "Edit payload" }).click();
 			const dialog = page.getByRole("dialog");
 			await dialog.getByLabel("Reason").fill("all of it");
@@ -370,8 +367,7 @@ withBrowser("the admin UI", (path) => {
 			await page.getByLabel("Access token").waitFor({ state: "detached" });
 		};
 		await world.sample("consumeFail");
-		await page.goto("/messages?states=failed");
-		await page.locator("tbody a").first().click();
+		await openFailed(page);
 		await page.getByRole("button", { name: "Edit payload" }).click();
 		const dialog = page.getByRole("dialog");
 		await dialog.getByLabel("Payload").fill('{ "user": "Typed", "role": "member" }');
@@ -389,8 +385,7 @@ withBrowser("the admin UI", (path) => {
 		await page.locator("[data-live=open]").waitFor();
 
 		await world.sample("consumeFail");
-		await page.goto("/messages?states=failed");
-		await page.locator("tbody a").first().click();
+		await openFailed(page);
 		await page.getByRole("button", { name: "Discard" }).click();
 		await dialog.getByLabel("Reason").fill("of somebody else");
 		await page.context().clearCookies();
@@ -611,6 +606,12 @@ const PARTS: readonly (readonly [
 
 async function tooWide(page: Page): Promise<boolean> {
 	return page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+}
+
+/** Opens the group of the newest message that failed. */
+async function openFailed(page: Page): Promise<void> {
+	await page.goto("/messages?states=failed");
+	await page.locator("tbody a").first().click();
 }
 
 /** @returns JSON of exactly so many bytes, once it is written without spaces */

@@ -107,6 +107,32 @@ function fallingAsleep(type: MessageEvent["type"] | GroupEvent["type"]) {
 	return { store, asleep, wake };
 }
 
+/**
+ * Has `a` fall asleep over its work on the group, until `b` has done that work instead, and wake up
+ * again: nothing of the group may have changed by that.
+ *
+ * @param done whether `b` has done it
+ */
+async function overtaken(
+	sleepy: ReturnType<typeof fallingAsleep>,
+	a: ServiceBroker,
+	b: ServiceBroker,
+	id: string,
+	done: (view: GroupView) => boolean,
+): Promise<void> {
+	const sleeper = runDue(a);
+	await sleepy.asleep;
+	await until(async () => {
+		await clock.advance(1_000);
+		await runDue(b);
+		return done(await view(b, id));
+	});
+	const before = await view(b, id);
+	sleepy.wake();
+	await sleeper;
+	expect(await view(b, id)).toEqual(before);
+}
+
 /** @returns messages under way, by coordinator */
 async function inFlight(at: ServiceBroker): Promise<Record<string, number>> {
 	const all = await at.call<CoordinatorView[]>("lottor.coordinators");
@@ -254,18 +280,7 @@ describe("several coordinators on one store", () => {
 		// It waits for its target now: whoever finds that first, which is one that falls asleep.
 		await node("auths", auth.schema);
 		await Promise.all([sees(a, 3), sees(b, 3)]);
-		const sleeper = runDue(a);
-		await sleepy.asleep;
-		await until(async () => {
-			await clock.advance(1_000);
-			await runDue(b);
-			return (await view(b, id)).group.messages[0]?.attempts === 1;
-		});
-		const before = await view(b, id);
-		sleepy.wake();
-		await sleeper;
-
-		expect(await view(b, id)).toEqual(before);
+		await overtaken(sleepy, a, b, id, ({ group }) => group.messages[0]?.attempts === 1);
 		expect(auth.consumed).toHaveLength(1);
 	});
 
@@ -278,18 +293,7 @@ describe("several coordinators on one store", () => {
 		await Promise.all([sees(a, 3), sees(b, 3)]);
 		const id = await preparedIn("a", [a, b], "auth");
 		await clock.advance(10_000);
-		const sleeper = runDue(a);
-		await sleepy.asleep;
-		await until(async () => {
-			await clock.advance(1_000);
-			await runDue(b);
-			return (await view(b, id)).group.checks === 1;
-		});
-		const before = await view(b, id);
-		sleepy.wake();
-		await sleeper;
-
-		expect(await view(b, id)).toEqual(before);
+		await overtaken(sleepy, a, b, id, ({ group }) => group.checks === 1);
 		expect(user.checked.filter((item) => item.id === id)).toHaveLength(2);
 	});
 
@@ -304,18 +308,7 @@ describe("several coordinators on one store", () => {
 		await a.call("lottor.commit", { items: [{ id, storeId: "store-user" }] }, { nodeID: "a" });
 		await until(() => auth.consumed.length === 1);
 		await clock.advance(10_000);
-		const sleeper = runDue(a);
-		await sleepy.asleep;
-		await until(async () => {
-			await clock.advance(1_000);
-			await runDue(b);
-			return (await view(b, id)).group.messages[0]?.asks === 1;
-		});
-		const before = await view(b, id);
-		sleepy.wake();
-		await sleeper;
-
-		expect(await view(b, id)).toEqual(before);
+		await overtaken(sleepy, a, b, id, ({ group }) => group.messages[0]?.asks === 1);
 		expect(auth.asked).toHaveLength(2);
 	});
 
