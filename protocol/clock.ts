@@ -39,3 +39,30 @@ export const systemRandom: Random = {
 	fraction: () => Math.random(),
 	bytes: (size) => randomBytes(size),
 };
+
+/** A time limit, and the error that says that it has passed. */
+export interface Limit {
+	/** Milliseconds. */
+	readonly timeout: number;
+	readonly timeoutError: () => Error;
+}
+
+/**
+ * Waits for the work, but not beyond its limit.
+ * @throws whatever the work threw, or the limit's error
+ */
+export async function limited<T>(
+	clock: Clock,
+	{ timeout, timeoutError }: Limit,
+	work: PromiseLike<T>,
+): Promise<T> {
+	let timer: Timer | undefined;
+	const late = new Promise<never>((_, reject) => {
+		timer = clock.after(timeout, () => reject(timeoutError()));
+	});
+	try {
+		return await Promise.race([work, late]);
+	} finally {
+		timer?.cancel();
+	}
+}

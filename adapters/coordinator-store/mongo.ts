@@ -6,12 +6,14 @@ import {
 	type Decision,
 	type Duration,
 	type GroupRecord,
+	limited,
 	type MessageRecord,
 	type NewGroup,
 	newStoreId,
 	type PayloadRecord,
 	type Random,
 	released,
+	systemClock,
 	systemRandom,
 	type TimelineEntry,
 	toMs,
@@ -109,12 +111,8 @@ const PATIENCE = 4;
 
 /** A clock that no change of the machine's time of day reaches (R19). */
 const monotonic: Clock = {
+	...systemClock,
 	now: () => performance.timeOrigin + performance.now(),
-	after(ms, fn) {
-		const handle = setTimeout(fn, ms);
-		handle.unref();
-		return { cancel: () => clearTimeout(handle) };
-	},
 };
 
 /** Makes a coordinator store in a MongoDB database. */
@@ -504,22 +502,16 @@ export class MongoCoordinatorStore implements CoordinatorStore {
 	/** Runs a call: refuses it while closed, gives up on a silent server, names what went wrong. */
 	async #call<T>(run: () => Promise<T>): Promise<T> {
 		if (this.#refusal !== undefined) throw unavailable(this.#address, this.#refusal);
-		const patience = PATIENCE * this.#timeout;
-		let timer: { cancel(): void } | undefined;
-		const silence = new Promise<never>((_, reject) => {
-			timer = monotonic.after(patience, () =>
-				reject(unavailable(this.#address, `it did not answer within ${patience} ms`)),
-			);
-		});
+		const timeout = PATIENCE * this.#timeout;
+		const timeoutError = () =>
+			unavailable(this.#address, `it did not answer within ${timeout} ms`);
 		try {
-			const result = await Promise.race([run(), silence]);
+			const result = await limited(monotonic, { timeout, timeoutError }, run());
 			this.#workedAt = performance.now();
 			return result;
 		} catch (error) {
 			if (isServerFault(error)) this.#renew();
 			throw faultOf(this.#address, error);
-		} finally {
-			timer?.cancel();
 		}
 	}
 

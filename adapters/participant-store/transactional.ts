@@ -1,6 +1,8 @@
 import {
 	type Clock,
 	hasCode,
+	type Limit,
+	limited,
 	LottorError,
 	type Outcome,
 	type Owner,
@@ -33,7 +35,6 @@ import {
 	resolution,
 	SHORT_WAIT_MS,
 } from "./rules.ts";
-import { type Limit, limited } from "./within.ts";
 
 /** What a transaction came to. */
 export type Ending =

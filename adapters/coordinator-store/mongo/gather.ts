@@ -1,3 +1,5 @@
+import { limited, systemClock } from "../../../protocol/index.ts";
+
 /** A driver may leave a call without an answer for good, as of a client that was closed meanwhile. */
 const LIMIT_MS = 12_000;
 
@@ -78,17 +80,10 @@ export class Gatherer<Item, Result> {
 		this.#working = undefined;
 	}
 
-	async #answer(items: readonly Item[]): Promise<readonly (Result | Failed)[]> {
-		let timer: NodeJS.Timeout | undefined;
-		const silence = new Promise<never>((_, reject) => {
-			const error = new Error(`timed out: no answer within ${this.#limit} ms`);
-			timer = setTimeout(() => reject(error), this.#limit).unref();
-		});
-		try {
-			return await Promise.race([this.#run(items), silence]);
-		} finally {
-			clearTimeout(timer);
-		}
+	#answer(items: readonly Item[]): Promise<readonly (Result | Failed)[]> {
+		const timeout = this.#limit;
+		const timeoutError = () => new Error(`timed out: no answer within ${timeout} ms`);
+		return limited(systemClock, { timeout, timeoutError }, this.#run(items));
 	}
 
 	async #do(batch: readonly Waiting<Item, Result>[]): Promise<void> {

@@ -3,6 +3,7 @@ import type { Knex } from "knex";
 import {
 	type Clock,
 	hasCode,
+	limited,
 	LottorError,
 	newStoreId,
 	type Outcome,
@@ -11,7 +12,7 @@ import {
 import { openedElsewhere } from "../../sqlite/index.ts";
 import { StoreClock } from "../../store-clock.ts";
 import { type InboxRow, isId, type OutcomeRow, SHORT_WAIT_MS } from "../rules.ts";
-import { limited, within } from "../within.ts";
+import { within } from "../within.ts";
 import type { UnsettledMessage } from "../contract.ts";
 import type { Dialect, Row } from "./dialect.ts";
 import type { KnexClient, OneWriter, Taken } from "./one-writer.ts";
