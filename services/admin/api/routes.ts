@@ -93,28 +93,21 @@ const PAGING = {
 	),
 };
 
+function idPrefix(pattern: string, description: string) {
+	return optional(text({ minLength: 1, maxLength: 31, pattern, description }));
+}
+
 const GROUP_FILTER = {
 	states: optional(list(GROUP_STATE, { minItems: 1, maxItems: 5 })),
-	idPrefix: optional(
-		text({
-			minLength: 1,
-			maxLength: 31,
-			pattern: "^[0-9a-z.]*$",
-			description: "begin of the id",
-		}),
-	),
+	idPrefix: idPrefix("^[0-9a-z.]*$", "begin of the id"),
 	conflict: optional(truth("only groups with contradicting decisions, or only those without")),
 	...FILTER,
 };
 const MESSAGE_FILTER = {
 	states: optional(list(MESSAGE_STATE, { minItems: 1, maxItems: 6 })),
-	idPrefix: optional(
-		text({
-			minLength: 1,
-			maxLength: 31,
-			pattern: "^([0-9a-z]{1,26}|[0-9a-z]{26}\\.(0|[1-9][0-9]{0,3})?)$",
-			description: "begin of the group's id, or the message's whole id",
-		}),
+	idPrefix: idPrefix(
+		"^([0-9a-z]{1,26}|[0-9a-z]{26}\\.(0|[1-9][0-9]{0,3})?)$",
+		"begin of the group's id, or the message's whole id",
 	),
 	...FILTER,
 };
