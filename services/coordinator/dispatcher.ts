@@ -220,7 +220,7 @@ export class Dispatcher {
 				.map((message): DueMessage => ({ claimed: one, message })),
 		);
 		// A fence waits for its instance's answer; the others do not wait for the fence.
-		const [fencing, plain] = split(due, ({ message }) => needsFence(message));
+		const [fencing, plain] = split(inTurns(due), ({ message }) => needsFence(message));
 		await Promise.all([this.#planSome(plain), ...fencing.map((one) => this.#planSome([one]))]);
 	}
 
@@ -534,6 +534,24 @@ export class Dispatcher {
 
 function split<T>(items: readonly T[], test: (item: T) => boolean): [T[], T[]] {
 	return [items.filter(test), items.filter((item) => !test(item))];
+}
+
+/**
+ * Each group's first message for a target goes before any group's second one: however many a group
+ * has, those of others don't wait until it has no more of them.
+ */
+function inTurns(due: readonly DueMessage[]): DueMessage[] {
+	const turns = new Map<string, number>();
+	const turnOf = ({ claimed, message }: DueMessage): number => {
+		const line = `${claimed.group.id} ${message.target}`;
+		const turn = turns.get(line) ?? 0;
+		turns.set(line, turn + 1);
+		return turn;
+	};
+	return due
+		.map((entry) => ({ entry, turn: turnOf(entry) }))
+		.sort((a, b) => a.turn - b.turn)
+		.map(({ entry }) => entry);
 }
 
 function isDue(message: MessageRecord, now: number): boolean {
