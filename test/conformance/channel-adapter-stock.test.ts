@@ -1,7 +1,6 @@
 // What the hardened adapters are for: the same with the stock ones. A test that begins to fail here
 // says that `@moleculer/channels` has mended something.
 import { afterEach, describe, expect, test } from "@jest/globals";
-import channels from "@moleculer/channels";
 
 import type { ChannelAdapter } from "../../adapters/channels/index.ts";
 import { until } from "../support/until.ts";
@@ -11,20 +10,6 @@ import { type Subject, SUBJECTS } from "./channel-adapter/subjects.ts";
 
 const LIMIT_MS = 60_000;
 const HOW_TO_START = "Start it by `npm run servers -- up redis rabbitmq nats`";
-
-const { Redis, AMQP, NATS } = channels.Adapters as unknown as Record<
-	string,
-	new (options: object) => ChannelAdapter
->;
-
-const STOCK: Record<string, (url: string) => ChannelAdapter> = {
-	Redis: (url) => new (Redis as NonNullable<typeof Redis>)({ redis: { url } }),
-	RabbitMQ: (url) => new (AMQP as NonNullable<typeof AMQP>)({ amqp: { url } }),
-	NATS: (url) =>
-		new (NATS as NonNullable<typeof NATS>)({
-			nats: { connectionOptions: { servers: new URL(url).host } },
-		}),
-};
 
 const stages: Stage[] = [];
 afterEach(async () => {
@@ -46,7 +31,7 @@ function stock(
 			if (!url) throw new Error(`${subject.kind.variable} must be set. ${HOW_TO_START}`);
 			const stage = new Stage(subject, url);
 			stages.push(stage);
-			await play(stage, () => (STOCK[name] as (url: string) => ChannelAdapter)(url));
+			await play(stage, () => subject.stock(url));
 		},
 		LIMIT_MS,
 	);

@@ -1,11 +1,12 @@
 import { connect as connectSocket } from "node:net";
 
+import channels from "@moleculer/channels";
 import amqplib from "amqplib";
 import { Redis } from "ioredis";
 import kafkajs from "kafkajs";
 import { connect as connectNats } from "nats";
 
-import type { ChannelOptions } from "../../../adapters/channels/index.ts";
+import type { ChannelAdapter, ChannelOptions } from "../../../adapters/channels/index.ts";
 import { kafka } from "../../../scripts/servers/kafka.ts";
 import type { ServerKind } from "../../../scripts/servers/kind.ts";
 import { nats } from "../../../scripts/servers/nats.ts";
@@ -24,6 +25,10 @@ export interface Subject {
 	readonly tellsOthers: boolean;
 	/** Options that lead over a proxy's port, where the URL alone can't. */
 	over?(port: number): ChannelOptions;
+	/** The adapter of `@moleculer/channels` itself. */
+	stock(url: string): ChannelAdapter;
+	/** Makes what the stock adapter's consumer does not make itself. */
+	ready?(url: string, channel: string): Promise<void>;
 	/** Removes a channel's stream, or queue and exchange, or topic, or what was put in its place. */
 	remove(url: string, channel: string, group: string): Promise<void>;
 	/** Puts something in the channel's place, so that the server refuses it until that is removed. */
@@ -38,6 +43,9 @@ export interface Subject {
 	/** @returns how many messages the broker stores for a channel */
 	stored(url: string, channel: string): Promise<number>;
 }
+
+type Stock = Record<"Redis" | "AMQP" | "Kafka" | "NATS", new (options: object) => ChannelAdapter>;
+const { Redis: StockRedis, AMQP, Kafka, NATS } = channels.Adapters as unknown as Stock;
 
 async function withRedis<T>(url: string, act: (client: Redis) => Promise<T>): Promise<T> {
 	const client = new Redis(url);
@@ -54,6 +62,7 @@ const redisSubject: Subject = {
 	hasty: { redis: { consumerOptions: { minIdleTime: 1_000, claimInterval: 200 } } },
 	tellsOthers: true,
 	trims: true,
+	stock: (url) => new StockRedis({ redis: { url } }),
 	remove: (url, channel) => withRedis(url, async (client) => void (await client.del(channel))),
 	spoil: (url, channel) =>
 		withRedis(url, async (client) => void (await client.set(channel, "no stream"))),
@@ -85,6 +94,7 @@ const amqpSubject: Subject = {
 	hasty: {},
 	tellsOthers: false,
 	trims: false,
+	stock: (url) => new AMQP({ amqp: { url } }),
 	remove: (url, channel, group) =>
 		withAmqp(url, async (client) => {
 			await client.deleteExchange(channel);
@@ -131,6 +141,12 @@ const kafkaSubject: Subject = {
 	hasty: { kafka: { consumerOptions: { sessionTimeout: 2_000, heartbeatInterval: 300 } } },
 	tellsOthers: true,
 	trims: false,
+	stock: (url) =>
+		new Kafka({ kafka: { brokers: [new URL(url).host], logCreator: () => () => undefined } }),
+	ready: (url, channel) =>
+		withAdmin(url, async (admin) => {
+			await admin.createTopics({ topics: [{ topic: channel }], waitForLeaders: true });
+		}),
 	over: (port) => ({
 		kafka: {
 			// The server tells its own address; every connection is led over the proxy all the same.
@@ -191,6 +207,7 @@ const natsSubject: Subject = {
 	hasty: { nats: { consumerOptions: { config: { ack_wait: 1e9 } } } },
 	tellsOthers: true,
 	trims: true,
+	stock: (url) => new NATS({ nats: { connectionOptions: { servers: new URL(url).host } } }),
 	remove: (url, channel) =>
 		withNats(url, async (manager) => void (await manager.streams.delete(streamOf(channel)))),
 	spoil: (url, channel) =>

@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from "node:util";
 import channels from "@moleculer/channels";
 import type { Context, Middleware, ServiceBroker, ServiceSchema } from "moleculer";
 
-import { channelAdapter } from "../../../adapters/channels/index.ts";
+import { type ChannelAdapter, channelAdapter } from "../../../adapters/channels/index.ts";
 import { SignedCalls } from "../../../middlewares/signed-calls.ts";
 import {
 	type ConsumeAnswer,
@@ -11,6 +11,7 @@ import {
 	type MessageRecord,
 	newGroupId,
 	type ParticipantMetadata,
+	type PlainRoute,
 	systemClock,
 	systemRandom,
 	toHeaders,
@@ -157,7 +158,6 @@ export const CASES = {
 	},
 
 	async "connection cut"(stage) {
-		if (!stage.subject.broker) return NONE;
 		const proxy = await stage.proxied();
 		await stage.start();
 		await stage.consumer("c", "auth", new Work());
@@ -171,7 +171,6 @@ export const CASES = {
 	},
 
 	async "connection half open"(stage) {
-		if (!stage.subject.broker) return NONE;
 		const proxy = await stage.proxied();
 		await stage.start({ callTimeout: 500 });
 		await stage.consumer("c", "auth", new Work());
@@ -186,7 +185,6 @@ export const CASES = {
 	},
 
 	async "R24 connection refused: commits are accepted, messages wait"(stage) {
-		if (!stage.subject.broker) return NONE;
 		const proxy = await stage.proxied();
 		await proxy.close();
 		await stage.start();
@@ -451,26 +449,19 @@ export const CASES = {
 		if (!isDeepStrictEqual(work.payloads, [payload])) throw new Error("another payload came");
 	},
 
-	async "R25 targets without the mixin"(stage) {
+	async "R25 targets without the mixin: an action, and a consumer of the channel"(stage) {
 		await stage.start();
-		const handled: unknown[] = [];
-		const deliver = stage.subject.broker ? "channel" : "action";
-		const node = stage.cluster.broker("p", {
-			namespace: stage.namespace,
-			transporter: "Fake",
-			middlewares: stage.subject.broker
-				? [
-						channels.Middleware({
-							adapter: channelAdapter(stage.delivery as string),
-						} as never),
-					]
-				: [],
-		});
-		node.createService(plain(handled));
-		await node.start();
-		const ids = await stage.send("legacy", 5, { payload: { n: 1 }, deliver });
-		for (const id of ids) await stage.cluster.reached(id, "completed");
-		if (handled.length !== 5) throw new Error(`${handled.length} of 5 handled`);
+		await plainTarget(stage, "action");
+		if (stage.subject.broker)
+			await plainTarget(stage, "channel", channelAdapter(stage.delivery as string));
+	},
+
+	async "R25 a consumer of the channel with the stock adapter"(stage) {
+		const { broker } = stage.subject;
+		if (!broker) return NONE;
+		await broker.ready?.(stage.url, stage.channel("tx-legacy-channel"));
+		await stage.start();
+		await plainTarget(stage, "channel", broker.stock(stage.url));
 	},
 } as const satisfies Record<string, Case>;
 
@@ -556,36 +547,83 @@ async function dead(stage: DeliveryStage, body: Buffer, type: string | undefined
 	}
 }
 
-/** The service of docs/delivery.md, and an action. */
-function plain(handled: unknown[]): ServiceSchema {
+/** Sends to a service without the mixin, each of whose messages fails once and then succeeds. */
+async function plainTarget(
+	stage: DeliveryStage,
+	deliver: PlainRoute,
+	adapter?: ChannelAdapter,
+): Promise<void> {
+	const tried = new Set<unknown>();
+	const handled: unknown[] = [];
+	const name = `legacy-${deliver}`;
+	const node = stage.cluster.broker(name, {
+		namespace: stage.namespace,
+		transporter: "Fake",
+		middlewares: adapter ? [channels.Middleware({ adapter } as never)] : [],
+	});
+	node.createService(
+		plain(name, deliver, ({ n }) => {
+			if (!tried.has(n)) {
+				tried.add(n);
+				throw new Error("not yet");
+			}
+			handled.push(n);
+		}),
+	);
+	await node.start();
+	const sent = [1, 2, 3, 4, 5];
+	for (const n of sent) await stage.send(name, 1, { payload: { n }, deliver });
+	await stage.ended();
+	if (!isDeepStrictEqual(handled.sort(), sent)) throw new Error(`handled: ${handled.join()}`);
+}
+
+/** The service of docs/delivery.md, or the action. */
+function plain(
+	name: string,
+	deliver: PlainRoute,
+	work: (payload: { n: number }) => void,
+): ServiceSchema {
+	if (deliver === "action") {
+		return { name, actions: { t: (ctx: Context<{ n: number }>) => work(ctx.params) } };
+	}
 	return {
-		name: "legacy",
-		actions: {
-			t: (ctx: Context) => handled.push(ctx.params),
-		},
+		name,
 		channels: {
-			"tx-legacy": {
-				async handler(this: { broker: ServiceBroker }, payload: unknown, raw: unknown) {
+			[`tx-${name}`]: {
+				kafka: { fromBeginning: true },
+				async handler(
+					this: { broker: ServiceBroker },
+					payload: { n: number },
+					raw: unknown,
+				) {
 					const { channelAdapter: adapter } = this.broker as ServiceBroker & {
 						channelAdapter: {
 							parseMessageHeaders(raw: unknown): Record<string, unknown>;
 						};
 					};
 					const headers = adapter.parseMessageHeaders(raw);
-					handled.push(payload);
-					const text = (name: string) =>
-						decodeURIComponent(String(headers[`lottor-${name}`]));
+					const text = (header: string) =>
+						decodeURIComponent(String(headers[`lottor-${header}`]));
+					const item = {
+						id: text("id"),
+						receipt: text("receipt"),
+						attempt: Number(text("attempt")),
+						revision: Number(text("revision")),
+						storeId: null,
+						result: "consumed",
+					};
+					const failed = {
+						...{ result: "failed" },
+						error: { code: "NOT_YET", message: "not yet", retryable: true },
+					};
+					try {
+						work(payload);
+					} catch {
+						Object.assign(item, failed);
+					}
+					const items = [item];
 					const [answer] = await this.broker.call<ItemAnswer[], object>("lottor.report", {
-						items: [
-							{
-								id: text("id"),
-								receipt: text("receipt"),
-								attempt: Number(text("attempt")),
-								revision: Number(text("revision")),
-								storeId: null,
-								result: "consumed",
-							},
-						],
+						items,
 					});
 					if (answer?.result !== "ok") throw new Error(answer?.result);
 				},

@@ -19,6 +19,7 @@ import { FaultProxy } from "../../support/fault-proxy.ts";
 import { TestCluster } from "../../support/lottor.ts";
 import { deferred } from "../../support/mixin-node.ts";
 import { PrivateServer } from "../../support/private-server.ts";
+import { TcpWays } from "../../support/tcp-ways.ts";
 import { until } from "../../support/until.ts";
 import type { Subject as Broker } from "../channel-adapter/subjects.ts";
 import { consumerSchema, EFFECTS, type PeerSpec } from "./services.ts";
@@ -63,6 +64,8 @@ export class DeliveryStage {
 	readonly #cleanups: (() => Promise<unknown>)[] = [];
 	readonly #peers: Peer[] = [];
 	#shop: Service | undefined;
+	/** The ways between its nodes, where a case plays with them. */
+	#ways: TcpWays | undefined;
 	#port = 0;
 
 	constructor(subject: DeliverySubject, url: string) {
@@ -80,7 +83,11 @@ export class DeliveryStage {
 
 	/** Starts coordinator and producer. */
 	async start(options: CoordinatorOptions = {}, more: BrokerOptions = {}): Promise<void> {
-		const node = this.cluster.broker("k", this.#nodeOptions(more));
+		const transporter = this.#ways?.transporter();
+		const node = this.cluster.broker(
+			"k",
+			this.#nodeOptions({ ...more, ...(transporter && { transporter }) }),
+		);
 		this.cluster.coordinator(node, {
 			delivery: this.delivery,
 			ackTimeout: 1_000,
@@ -89,6 +96,7 @@ export class DeliveryStage {
 		});
 		this.#shop = this.cluster.participant(node, "shop");
 		await node.start();
+		this.#port = transporter?.reader?.opts.port ?? 0;
 	}
 
 	/** The same, where consumers are processes of their own. */
@@ -106,7 +114,11 @@ export class DeliveryStage {
 		options: Partial<ReliableMessageOptions> & { node?: BrokerOptions; file?: string } = {},
 	): Promise<ServiceBroker> {
 		const { node: more = {}, file, ...mixin } = options;
-		const node = this.cluster.broker(nodeID, this.#nodeOptions(more));
+		const transporter = this.#ways?.transporter([`tcp://127.0.0.1:${this.#port}/k`]);
+		const node = this.cluster.broker(
+			nodeID,
+			this.#nodeOptions({ ...more, ...(transporter && { transporter }) }),
+		);
 		for (const name of [names].flat()) {
 			await this.cluster.database(file ?? name, EFFECTS);
 			node.createService(
@@ -172,7 +184,7 @@ export class DeliveryStage {
 	 * @param files where they keep them, when not under their names
 	 */
 	async exactlyOnce(names: readonly string[], files = names): Promise<void> {
-		for (const id of this.#groups) await this.cluster.reached(id, "completed");
+		await this.ended();
 		const sent: string[] = [];
 		for (const id of this.#groups) {
 			for (const message of await this.messages(id)) {
@@ -192,6 +204,11 @@ export class DeliveryStage {
 				`${sent.length} sent, ${effects.length} effects, ${lost} lost, ${doubled} doubled`,
 			);
 		}
+	}
+
+	/** Resolves once all groups are completed. */
+	async ended(): Promise<void> {
+		for (const id of this.#groups) await this.cluster.reached(id, "completed");
 	}
 
 	/** The full name of a channel on the broker. */
@@ -217,8 +234,16 @@ export class DeliveryStage {
 		return server;
 	}
 
-	/** A way to the broker that can be cut, over which it delivers from now on. */
-	async proxied(): Promise<FaultProxy> {
+	/**
+	 * The way that messages go can be cut from now on: to the broker, or between the nodes.
+	 * For before anything has started.
+	 */
+	async proxied(): Promise<Way> {
+		if (!this.subject.broker) {
+			const ways = (this.#ways = new TcpWays());
+			this.#cleanups.push(() => ways.close());
+			return ways;
+		}
 		const port = Number(/:(\d+)$/.exec(this.url)?.[1]);
 		const proxy = await FaultProxy.start({ host: "127.0.0.1", port });
 		this.#cleanups.push(() => proxy.close());
@@ -259,6 +284,9 @@ export class DeliveryStage {
 		};
 	}
 }
+
+/** A way that can be cut. */
+export type Way = Pick<FaultProxy, "open" | "close" | "blackhole" | "mend">;
 
 /** A consumer's process. */
 export class Peer {
