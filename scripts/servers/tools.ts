@@ -109,15 +109,31 @@ export async function aptUnpack(name: string, release: string, folder: string): 
 	rmSync(apt, { recursive: true });
 }
 
-/** @returns a port on 127.0.0.1 that nobody uses now */
-export function freePort(wanted = 0): Promise<number> {
+/** Ports from here on, below those that the system gives out by itself: nobody gets them by chance. */
+const FIRST_PORT = 20_000;
+const PORTS = 12_000;
+const TRIES = 50;
+
+/** @returns a port on 127.0.0.1 that nobody uses now: the wanted one, or any */
+export async function freePort(wanted?: number): Promise<number> {
+	for (let tries = 1; ; tries++) {
+		const port = wanted ?? FIRST_PORT + Math.floor(Math.random() * PORTS);
+		try {
+			await listened(port);
+			return port;
+		} catch (error) {
+			if (wanted !== undefined || tries === TRIES) throw error;
+		}
+	}
+}
+
+function listened(port: number): Promise<void> {
 	return new Promise((resolve, reject) => {
 		const server = createServer();
 		server.once("error", reject);
-		server.listen({ port: wanted, host: "127.0.0.1", exclusive: true }, () => {
-			const { port } = server.address() as { port: number };
-			server.close(() => resolve(port));
-		});
+		server.listen({ port, host: "127.0.0.1", exclusive: true }, () =>
+			server.close(() => resolve()),
+		);
 	});
 }
 

@@ -15,7 +15,14 @@ import { Network } from "./random/network.ts";
 import { Processes } from "./random/processes.ts";
 import { Recovery } from "./random/recovery.ts";
 import { settled } from "./random/settled.ts";
-import { CHECK_AFTER_MS, type NodeName, NODES, type Peer, SQLITE } from "./random/words.ts";
+import {
+	CHECK_AFTER_MS,
+	HEARTBEAT_TIMEOUT_S,
+	type NodeName,
+	NODES,
+	type Peer,
+	SQLITE,
+} from "./random/words.ts";
 
 jest.setTimeout(600_000);
 
@@ -41,6 +48,7 @@ async function start(store: string, nodes: readonly NodeName[] = NODES): Promise
 		nodes,
 		calm: true,
 		coordinator: { checkAfter: CHECK_AFTER_MS },
+		heartbeatTimeout: HEARTBEAT_TIMEOUT_S,
 		folder,
 		guarantee: "transactional",
 		delivery: "direct",

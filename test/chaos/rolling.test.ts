@@ -46,6 +46,7 @@ async function roll(store: string, open: (folder: string) => CoordinatorData) {
 		nodes: NODES,
 		calm: true,
 		coordinator: { lease: LONG, ackTimeout: LONG, checkAfter: LONG },
+		prepareTimeout: "30s",
 		folder,
 		guarantee: "transactional",
 		delivery: "direct",

@@ -61,8 +61,11 @@ withServer(mongodb, "the way to a store", (server) => {
 		processes.command("p3", { do: "press", callers: 4 });
 		await until(async () => ((await results(processes))["ok"] ?? 0) > 0);
 
+		const { LOTTOR_PREPARE_FAILED: before = 0 } = await results(processes);
 		network.hold("k1", "store");
-		await until(async () => ((await results(processes))["LOTTOR_PREPARE_FAILED"] ?? 0) > 0);
+		await until(
+			async () => ((await results(processes))["LOTTOR_PREPARE_FAILED"] ?? 0) > before,
+		);
 		const { ok = 0 } = await results(processes);
 		const refused = (await results(processes))["LOTTOR_PREPARE_FAILED"] ?? 0;
 		await until(async () => {

@@ -779,7 +779,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 						total: { count: expected.length, exact: true },
 					});
 				}
-			});
+			}, 120_000);
 
 			it("of messages find the same as looking at everything, by every filter", async () => {
 				await mixed();
@@ -853,7 +853,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 					source: group.source,
 					createdAt: group.createdAt,
 				});
-			});
+			}, 120_000);
 
 			it("stay whole while groups come, change and go between the pages", async () => {
 				const ids = await prepareMany(50);
@@ -1340,7 +1340,7 @@ export function coordinatorStoreSuite(name: string, make: () => Promise<StoreHar
 				}),
 				{ numRuns: 60 },
 			);
-		});
+		}, 120_000);
 	});
 }
 

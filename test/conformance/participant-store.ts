@@ -253,7 +253,8 @@ export function participantStoreSuite(name: string, factory: ParticipantFactory)
 					const id = groupId();
 					const late = async () => {
 						await settle(round % 4);
-						if (factory.lateness) await sleep(Math.random() * factory.lateness);
+						if (factory.lateness)
+							await sleep(Math.random() * factory.lateness * (1 + (round % 8)));
 						return store.run(runRequest(id), async (tx) => {
 							if (round % 2 === 0) await Promise.resolve();
 							await bench.write(tx, id);
@@ -866,7 +867,7 @@ function gate() {
 
 /** Waits for background writes of a store, which need turns of the loop and no time. */
 async function until(holds: () => Promise<boolean>): Promise<void> {
-	for (let turn = 0; turn < 1_000; turn++) {
+	for (let turn = 0; turn < 10_000; turn++) {
 		if (await holds()) return;
 		await sleep(1);
 	}

@@ -1,12 +1,11 @@
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "@jest/globals";
 import { ServiceBroker } from "moleculer";
 
 import { LoopbackTcp } from "../../adapters/transporter/loopback-tcp.ts";
+import { freePort } from "../../scripts/servers/tools.ts";
 import { openStream } from "../support/event-stream.ts";
 import { prepareItem } from "../support/groups.ts";
 import { http } from "../support/http.ts";
@@ -29,12 +28,8 @@ function run(script: string, env: Readonly<Record<string, string>>): Runner {
 async function surroundings() {
 	const folder = mkdtempSync(join(tmpdir(), "lottor-"));
 	cleanups.push(() => rmSync(folder, { recursive: true }));
-	const server = createServer().listen(0, "127.0.0.1");
-	await once(server, "listening");
-	const { port } = server.address() as AddressInfo;
-	server.close();
-	await once(server, "close");
-	return { LOTTOR_DATA: folder, LOTTOR_HTTP_PORT: "0", LOTTOR_TCP_PORT: String(port) };
+	const port = String(await freePort());
+	return { LOTTOR_DATA: folder, LOTTOR_HTTP_PORT: "0", LOTTOR_TCP_PORT: port };
 }
 
 test(

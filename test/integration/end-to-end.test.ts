@@ -6,6 +6,7 @@ import { sqliteCoordinatorStore } from "../../adapters/coordinator-store/index.t
 import type { SqliteTx } from "../../adapters/sqlite/index.ts";
 import { defineMessages, type MessagesSchema } from "../../mixins/reliable-message/index.ts";
 import { TestCluster } from "../support/lottor.ts";
+import { ManualClock } from "../support/manual-clock.ts";
 import { until } from "../support/until.ts";
 
 interface Sends {
@@ -147,6 +148,8 @@ describe("end to end on the embedded default", () => {
 			grantRole(() => {
 				if (failures-- > 0) throw new Error("not yet");
 			}),
+			// However long an attempt takes, its report comes with the answer.
+			{ clock: new ManualClock(Date.now()) },
 		);
 		const { create } = await producer();
 		const atReport: unknown[] = [];

@@ -127,7 +127,7 @@ withServer(mongodb, "participant store mongo on DocumentDB: transactions", (serv
 					kept = { db, session };
 					await new Promise(() => undefined);
 				},
-				50,
+				1_000,
 			);
 			expect(late).toMatchObject({
 				state: "rolledBack",

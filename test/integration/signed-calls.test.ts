@@ -224,7 +224,7 @@ test("a call that was held back for longer than maxAge is refused", async () => 
 	heldBack = false;
 	await replay(admin);
 	await until(() => refused(lottor) === 1);
-	expect(lines.some((line) => line.includes("660 s ago"))).toBe(true);
+	expect(lines.some((line) => / 66\d s ago/.test(line))).toBe(true);
 	expect(await audited(lottor)).toBe(0);
 });
 

@@ -1,12 +1,11 @@
-import { once } from "node:events";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
 
 import { makePlace } from "../../scripts/places.ts";
 import { mongodb } from "../../scripts/servers/mongodb.ts";
+import { freePort } from "../../scripts/servers/tools.ts";
 import { http } from "../support/http.ts";
 import { Runner } from "../support/runner.ts";
 import { withServer } from "../support/servers.ts";
@@ -36,15 +35,6 @@ function privately(): Record<string, string> {
 		LOTTOR_USER_PORT: "0",
 		LOTTOR_AUTH_PORT: "0",
 	};
-}
-
-async function freePort(): Promise<string> {
-	const server = createServer().listen(0, "127.0.0.1");
-	await once(server, "listening");
-	const { port } = server.address() as AddressInfo;
-	server.close();
-	await once(server, "close");
-	return String(port);
 }
 
 async function groupIs(port: number, id: string, state: string): Promise<void> {
@@ -143,7 +133,7 @@ describe("npm run start:lottor, start:auth, start:user", () => {
 	test(
 		"find each other, and each comes back after kill -9",
 		async () => {
-			const env = { ...privately(), LOTTOR_TCP_PORT: await freePort() };
+			const env = { ...privately(), LOTTOR_TCP_PORT: String(await freePort()) };
 			let lottor = run("start:lottor", env);
 			let auth = run("start:auth", env);
 			const user = run("start:user", { ...env, LOTTOR_LOG_LEVEL: "debug" });

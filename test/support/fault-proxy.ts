@@ -1,5 +1,7 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 
+import { freePort } from "../../scripts/servers/tools.ts";
+
 /** A statement at which a connection is cut: before the server has it, or before its answer is back. */
 interface Cut {
 	readonly at: Buffer;
@@ -35,11 +37,11 @@ export class FaultProxy {
 	async open(): Promise<void> {
 		const server = createServer((near) => this.#join(near));
 		this.#server = server;
+		this.#port ||= await freePort();
 		await new Promise<void>((resolve, reject) => {
 			server.once("error", reject);
 			server.listen(this.#port, "127.0.0.1", resolve);
 		});
-		this.#port = (server.address() as { port: number }).port;
 	}
 
 	/** Refuses connections, and resets those that are open. */

@@ -1,5 +1,7 @@
 import { connect, createServer, type Server, type Socket } from "node:net";
 
+import { freePort } from "../../scripts/servers/tools.ts";
+
 /**
  * A way to a server that can be cut: what is sent then gets lost without a sound, as on a network
  * that is down. Connections that were open during a cut are reset when it ends.
@@ -23,11 +25,11 @@ export class TcpProxy {
 	async open(): Promise<void> {
 		const server = createServer((near) => this.#join(near));
 		this.#server = server;
+		this.#port ||= await freePort();
 		await new Promise<void>((resolve, reject) => {
 			server.once("error", reject);
 			server.listen(this.#port, "127.0.0.1", () => resolve());
 		});
-		this.#port = (server.address() as { port: number }).port;
 	}
 
 	/** Refuses connections, and resets those that are open. */

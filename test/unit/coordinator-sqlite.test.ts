@@ -500,7 +500,7 @@ describe("LOTTOR_STORE_UNUSABLE at open", () => {
 
 describe("R31: several processes on one file", () => {
 	it("a stopped one that holds the lock: LOTTOR_STORE_UNAVAILABLE, reads go on, and it recovers", async () => {
-		const store = await opened({ lockTimeout: 150 });
+		const store = await opened({ lockTimeout: "1s" });
 		const patient = await opened({ lockTimeout: "60s" });
 		const before = fresh();
 		await store.insert([before]);

@@ -537,7 +537,7 @@ describe("the transaction", () => {
 	});
 
 	test("LOTTOR_OVERLOADED: no more than ten thousand run at once, however slow the local work is", async () => {
-		const node = await userNode();
+		const node = await userNode({ clock: new ManualClock() });
 		const { transaction } = node.reliable("user");
 		const ending = deferred();
 		let begun = 0;

@@ -21,7 +21,7 @@ afterEach(() => broker.stop());
 /** A service lives for as long as the coordinator looks once. */
 async function passing(name: string, aliases: readonly string[] = []): Promise<void> {
 	const service: Service = broker.createService(scripted(name, { aliases }).schema);
-	await broker.waitForServices(name);
+	await broker.waitForServices(name, 5_000, 10);
 	view.refresh();
 	await broker.destroyService(service);
 	view.refresh();
@@ -40,7 +40,7 @@ test("a target that is down for a day is still a known one", async () => {
 test("of ever new names, those seen longest ago are forgotten, and none that lives", async () => {
 	await passing("old");
 	broker.createService(scripted("living").schema);
-	await broker.waitForServices("living");
+	await broker.waitForServices("living", 5_000, 10);
 	for (let n = 0; n < 11; n++) {
 		const aliases = Array.from({ length: 1_000 }, (_, place) => `alias-${n}-${place}`);
 		await passing(`flood-${n}`, aliases);

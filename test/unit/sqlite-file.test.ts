@@ -189,7 +189,7 @@ describe("R12 the write lock of a SQLite file", () => {
 	});
 
 	it("R12 LOTTOR_STORE_BUSY when another process holds the file for too long", async () => {
-		const file = await open({ lockTimeout: 50 });
+		const file = await open({ lockTimeout: 500 });
 		const other = new DatabaseSync(join(folder, "a.db"));
 		other.exec("BEGIN IMMEDIATE");
 
@@ -237,7 +237,7 @@ describe("R12 group commit", () => {
 	const commits = () => SpyDatabase.executed.filter((sql) => sql === "COMMIT").length;
 
 	it("R12 works of one moment share one COMMIT and each is rolled back alone", async () => {
-		const file = await open(spied());
+		const file = await open({ ...spied(), clock: new ManualClock() });
 		SpyDatabase.executed = [];
 		const works = Array.from({ length: 20 }, (_, i) =>
 			file.write(async (tx) => {
@@ -368,7 +368,7 @@ describe("R12 group commit", () => {
 	});
 
 	it("a work that makes SQLite roll back everything takes nothing down silently", async () => {
-		const file = await open();
+		const file = await open({ clock: new ManualClock() });
 		const results = await Promise.allSettled([
 			file.write((tx) => insert(tx, "same")),
 			file.write((tx) => {

@@ -11,7 +11,7 @@ export interface Resource<T> {
 	readonly loading: boolean;
 	/** When `data` came. */
 	readonly at: number;
-	/** Loads it again; two that overlap become one. */
+	/** Loads it again, after the load under way, which may have read what was there before. */
 	refresh(): void;
 }
 
@@ -25,16 +25,19 @@ export function resource<T>(load: (signal: AbortSignal) => Promise<T> | undefine
 	let loading = $state(true);
 	let again = $state(0);
 	let running = false;
+	let stale = false;
 
 	$effect(() => {
 		void again;
 		const leaving = new AbortController();
 		const promise = load(leaving.signal);
 		if (!promise) {
+			running = false;
 			loading = false;
 			return;
 		}
 		running = true;
+		stale = false;
 		untrack(() => (loading = true));
 		promise.then(
 			(data) => {
@@ -51,6 +54,7 @@ export function resource<T>(load: (signal: AbortSignal) => Promise<T> | undefine
 			if (leaving.signal.aborted) return;
 			running = false;
 			loading = false;
+			if (stale) again++;
 		};
 		return () => leaving.abort();
 	});
@@ -69,7 +73,8 @@ export function resource<T>(load: (signal: AbortSignal) => Promise<T> | undefine
 			return loaded.at;
 		},
 		refresh() {
-			if (!running) again++;
+			if (running) stale = true;
+			else again++;
 		},
 	};
 }

@@ -16,7 +16,7 @@ import { Recovery } from "./recovery.ts";
 import { BROKERS, ChaosServer, STORES } from "./servers.ts";
 import { settled } from "./settled.ts";
 import { type Played, storm } from "./storm.ts";
-import { type Peer, type ServerName, SQLITE } from "./words.ts";
+import { HEARTBEAT_TIMEOUT_S, type Peer, type ServerName, SQLITE } from "./words.ts";
 
 const HELP = `npm run chaos -- [options]
 
@@ -114,6 +114,7 @@ async function run(
 		seed,
 		network,
 		servers: names,
+		heartbeatTimeout: HEARTBEAT_TIMEOUT_S,
 		tell,
 	});
 	const clear = async () => {

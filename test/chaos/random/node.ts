@@ -30,7 +30,7 @@ const OFFER_MS = 20;
 
 const orders = JSON.parse(process.argv[2] ?? "{}") as NodeOrders;
 const { name, start, folder, guarantee, delivery, store, seed, ports, servers } = orders;
-const { calm, coordinator: times } = orders;
+const { calm, coordinator: times, heartbeatTimeout, prepareTimeout } = orders;
 const dice = new (calm ? Calm : Dice)(`${seed} ${start}`);
 const disk = new Disk();
 const counts = { begun: 0, results: {} as Record<string, number>, effects: 0 };
@@ -40,6 +40,7 @@ const around = {
 	delivery: deliveryOver(delivery, servers.broker),
 	store: storeOver(store, servers.store),
 	coordinator: times,
+	...(prepareTimeout !== undefined && { prepareTimeout }),
 };
 
 const broker = new ServiceBroker({
@@ -50,6 +51,7 @@ const broker = new ServiceBroker({
 		options: { colors: false, formatter: "{timestamp} {level} {mod}: {msg}" },
 	},
 	heartbeatInterval: 1,
+	...(heartbeatTimeout !== undefined && { heartbeatTimeout }),
 	requestTimeout: 5_000,
 });
 

@@ -48,6 +48,10 @@ export interface Setting {
 	readonly calm?: boolean;
 	/** @default nothing */
 	readonly coordinator?: Times;
+	/** Seconds until a silent node is taken for gone. @default Moleculer's 30 */
+	readonly heartbeatTimeout?: number;
+	/** How long a producer tries to prepare. @default Lottor's 5 s */
+	readonly prepareTimeout?: string;
 	readonly folder: string;
 	readonly guarantee: Guarantee;
 	/** `direct`, or the broker's URL. */
@@ -197,7 +201,7 @@ export class Processes {
 	#spawn(name: NodeName): void {
 		if (this.#over) return;
 		const { folder, guarantee, delivery, store, seed } = this.#setting;
-		const { calm = false, coordinator = {} } = this.#setting;
+		const { calm = false, coordinator = {}, heartbeatTimeout, prepareTimeout } = this.#setting;
 		const start = (this.#starts.get(name) ?? 0) + 1;
 		this.#starts.set(name, start);
 		const orders: NodeOrders = {
@@ -210,6 +214,8 @@ export class Processes {
 			seed,
 			calm,
 			coordinator,
+			...(heartbeatTimeout !== undefined && { heartbeatTimeout }),
+			...(prepareTimeout !== undefined && { prepareTimeout }),
 			ports: this.#ports.get(name) ?? {},
 			servers: this.#serverPorts.get(name) ?? {},
 		};

@@ -3,6 +3,8 @@ import type { Processes } from "./processes.ts";
 import { CHECK_AFTER_MS, COORDINATORS, type NodeName, NODES, SERVICES } from "./words.ts";
 
 const POLL_MS = 200;
+/** More than this between two looks is time in which this process stood still. */
+const LONGEST_LOOK_MS = 1_000;
 /** Work of a coordinator that will be due this soon was on its way when it died. */
 const SOON_MS = 2_000;
 
@@ -89,7 +91,8 @@ export class Recovery {
 			for (const one of [...this.#waiting]) {
 				const stands = await this.#data.one(one.group.id);
 				const over = !stands || one.done(stands);
-				if (this.#canGoOn(one)) one.waited += Math.max(now - Math.max(since, one.from), 0);
+				const time = Math.max(now - Math.max(since, one.from), 0);
+				if (this.#canGoOn(one)) one.waited += Math.min(time, LONGEST_LOOK_MS);
 				if (!over) continue;
 				one.kill.longest = Math.max(one.kill.longest, one.waited);
 				this.#waiting.splice(this.#waiting.indexOf(one), 1);

@@ -34,6 +34,8 @@ export interface Surroundings {
 	readonly store: string;
 	readonly calm: boolean;
 	readonly coordinator: Times;
+	/** How long a producer tries to prepare. */
+	readonly prepareTimeout?: string;
 	readonly dice: Dice;
 	readonly disk: Disk;
 	/** Told of each effect that a handler wrote. */
@@ -106,9 +108,15 @@ const IMPATIENT = { prepareTimeout: "3s" } as const;
 /** A producer, which orders what the load asks of it. */
 export function producer(name: string, around: Surroundings): ServiceSchema {
 	const books = booksOf(name, around);
+	const { calm, prepareTimeout } = around;
+	const options = {
+		store: books.store,
+		...(!calm && IMPATIENT),
+		...(prepareTimeout !== undefined && { prepareTimeout }),
+	};
 	return {
 		name,
-		mixins: [ReliableMessage({ store: books.store, ...(!around.calm && IMPATIENT) })],
+		mixins: [ReliableMessage(options)],
 		methods: {
 			order(this: Service, { messages, kind }: Order): Promise<string> {
 				const targets = JSON.stringify(messages.map(({ target }) => target));

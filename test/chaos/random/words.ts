@@ -42,6 +42,9 @@ export const SQLITE = "sqlite";
 /** How long a prepared group waits for its first check-back. */
 export const CHECK_AFTER_MS = 1_000;
 
+/** After how many seconds of silence a node is taken for gone where recovery is measured (PROTOCOL, 9). */
+export const HEARTBEAT_TIMEOUT_S = 10;
+
 /** Options of the coordinators that a run may set. */
 export type Times = Pick<CoordinatorOptions, "lease" | "ackTimeout" | "checkAfter">;
 
@@ -61,6 +64,10 @@ export interface NodeOrders {
 	readonly calm: boolean;
 	/** What the coordinators' options are to be besides. */
 	readonly coordinator: Times;
+	/** Seconds until a silent node is taken for gone. */
+	readonly heartbeatTimeout?: number;
+	/** How long a producer tries to prepare. */
+	readonly prepareTimeout?: string;
 	/** Where this process reaches each of the others: ports of the network between them. */
 	readonly ports: Readonly<Record<string, number>>;
 	/** And where each server; none: at its own address. */

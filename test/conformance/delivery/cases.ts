@@ -38,7 +38,7 @@ export const CASES = {
 	async "R24 a consumer that is down: its backlog waits once, and drains when it returns"(stage) {
 		await stage.start();
 		const work = new Work(true);
-		const options = { concurrency: 4, handlerTimeout: 500, stopTimeout: 1 };
+		const options = { concurrency: 4, handlerTimeout: 5_000, stopTimeout: 1 };
 		const first = await stage.consumer("c1", "auth", work, options);
 		const ids = await stage.send("auth", 30);
 		await until(() => work.runs.size > 0);
@@ -111,7 +111,7 @@ export const CASES = {
 	async "R23 LOTTOR_CONSUMER_CRASHED: a message that kills every consumer fails, the others get through"(
 		stage,
 	) {
-		await stage.startForPeers({ maxVanished: 2 });
+		await stage.startForPeers({ maxVanished: 2, askTimeout: 10_000 });
 		const deadly = await stage.send("auth", 1, { payload: { kill: true } });
 		const others = await stage.send("auth", 5);
 		const failed = async () => {
