@@ -20,9 +20,9 @@ import type { Place, ServerKind } from "../../scripts/servers/kind.ts";
 import { cacheFolder } from "../../scripts/servers/tools.ts";
 import { zookeeper } from "../../scripts/servers/zookeeper.ts";
 import { type Certificates, makeCertificates } from "../support/certificates.ts";
+import { FaultProxy } from "../support/fault-proxy.ts";
 import { within } from "../support/live-clock.ts";
 import { PrivateServer } from "../support/private-server.ts";
-import { TcpProxy } from "../support/tcp-proxy.ts";
 
 const PATIENCE = 30_000;
 const SECRET = "S3cret-0123";
@@ -251,8 +251,7 @@ itWith(
 	async (nats) => {
 		const { ca } = certificates;
 		const server = await serve(secureEureka(certificates), SECRET);
-		const proxy = new TcpProxy(server.port);
-		await proxy.open();
+		const proxy = await FaultProxy.start({ host: "127.0.0.1", port: server.port });
 		cleanups.push(() => proxy.close());
 		const hosts = ["127.0.0.1:1", `127.0.0.1:${proxy.port}`, `127.0.0.1:${server.port}`];
 		const url = server.url.replace(/@[^/]+/, `@${hosts.join(",")}`);
@@ -276,7 +275,7 @@ itWith(
 				}).once("error", reject);
 			});
 		expect(await registered()).toBe(false);
-		proxy.cut();
+		proxy.blackhole();
 		b.createService({ name: "late" });
 		await within(PATIENCE, "the other server has it", registered);
 		await a.waitForServices("late", PATIENCE, 20);

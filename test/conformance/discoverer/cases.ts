@@ -199,7 +199,7 @@ const cutOff: Case = async (stage) => {
 	const { proxy, url } = await stage.proxy();
 	const [a, b] = await pair(stage, url);
 	const stopCalling = keepCalling(a);
-	proxy.cut();
+	proxy.blackhole();
 	await sleep((CUT_SECONDS / 2) * 1_000);
 	addService(b, "during");
 	if (!stage.subject.livesByRegistry) {

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import type { ServiceBroker } from "moleculer";
 
+import { FaultProxy } from "../../support/fault-proxy.ts";
 import { PrivateServer } from "../../support/private-server.ts";
-import { TcpProxy } from "../../support/tcp-proxy.ts";
 import { makeNode, type NodeSpec, type Peer, startPeer } from "./nodes.ts";
 import type { Subject } from "./subjects.ts";
 
@@ -74,10 +74,9 @@ export class Stage {
 	}
 
 	/** A way to the registry that can be cut, and the registry's URL over it. */
-	async proxy(): Promise<{ proxy: TcpProxy; url: string }> {
+	async proxy(): Promise<{ proxy: FaultProxy; url: string }> {
 		const port = Number(/:(\d+)/.exec(this.servers.registry)?.[1]);
-		const proxy = new TcpProxy(port);
-		await proxy.open();
+		const proxy = await FaultProxy.start({ host: "127.0.0.1", port });
 		this.#cleanups.push(() => proxy.close());
 		return { proxy, url: this.servers.registry.replace(`:${port}`, `:${proxy.port}`) };
 	}
