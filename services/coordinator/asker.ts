@@ -190,11 +190,15 @@ export class Asker {
 		}
 	}
 
-	/** Whether the message may be sent again (R24). */
+	/**
+	 * Whether the message may be sent again (R24). A target that has just come back after hours gets
+	 * the time to take what waits for it at the broker.
+	 */
 	#unseen(message: MessageRecord, backlog: number | undefined): Event | undefined {
-		const { settings, store } = this.#engine;
-		const lastSend = message.stateAt;
-		const lost = backlog === 0 || store.now() - lastSend >= settings.resendAfter;
+		const { settings, store, view } = this.#engine;
+		const { stateAt: lastSend, target, storeId } = message;
+		const waited = Math.min(store.now() - lastSend, view.livesFor(target, storeId ?? ""));
+		const lost = backlog === 0 || waited >= settings.resendAfter;
 		return lost ? { type: "unseen", vanished: false } : undefined;
 	}
 

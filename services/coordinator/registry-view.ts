@@ -68,8 +68,8 @@ export class RegistryView {
 	/** Targets whose living instances have different stores (R3). */
 	#contradicted: readonly string[] = [];
 	#arrivals = 0;
-	/** Living names with their stores, to see who arrives. */
-	#pairs = new Set<string>();
+	/** Living names with their stores, to see who arrives, and since when they live. */
+	#pairs: ReadonlyMap<string, number> = new Map();
 
 	constructor(broker: ServiceBroker, clock: Clock) {
 		this.#broker = broker;
@@ -84,10 +84,16 @@ export class RegistryView {
 		const lost = this.#coordinators.some(
 			(one) => !coordinators.some((other) => sameOwner(one, other)),
 		);
-		const before = lost ? new Set<string>() : this.#pairs;
 		const arrivals = { targets: new Set<string>(), storeIds: new Set<string>() };
-		this.#pairs = new Set();
+		const before = this.#pairs;
+		const pairs = new Map<string, number>();
+		this.#pairs = pairs;
 		const now = this.#clock.now();
+		const pair = (name: string, storeId: string, arrived: () => void) => {
+			const key = pairKey(name, storeId);
+			pairs.set(key, before.get(key) ?? now);
+			if (lost || !before.has(key)) arrived();
+		};
 		this.#participants = [];
 		this.#byTarget = new Map();
 		this.#services = new Map();
@@ -105,9 +111,7 @@ export class RegistryView {
 			);
 			if (!participant) {
 				// A plain target (R25): there is no store that it could bring along.
-				this.#pair(before, service.fullName, "", () =>
-					arrivals.targets.add(service.fullName),
-				);
+				pair(service.fullName, "", () => arrivals.targets.add(service.fullName));
 				continue;
 			}
 			this.#participants.push(participant);
@@ -115,7 +119,7 @@ export class RegistryView {
 			for (const name of [participant.service, ...participant.aliases]) {
 				this.#know(name);
 				if (participant.roles.includes("consumer")) add(this.#byTarget, name, participant);
-				this.#pair(before, name, participant.storeId, () => {
+				pair(name, participant.storeId, () => {
 					arrivals.targets.add(name);
 					arrivals.storeIds.add(participant.storeId);
 				});
@@ -139,12 +143,6 @@ export class RegistryView {
 		}
 		this.#arrivals += arrivals.targets.size + arrivals.storeIds.size;
 		return arrivals;
-	}
-
-	#pair(before: ReadonlySet<string>, name: string, storeId: string, arrived: () => void): void {
-		const key = `${name}|${storeId}`;
-		this.#pairs.add(key);
-		if (!before.has(key)) arrived();
 	}
 
 	#know(name: string): void {
@@ -176,6 +174,15 @@ export class RegistryView {
 	instances(target: string, storeId: string | null): TargetInstance[] {
 		const all = this.#byTarget.get(target) ?? [];
 		return storeId === null ? all : all.filter((instance) => instance.storeId === storeId);
+	}
+
+	/**
+	 * For how long instances of the target with this store have lived without a gap, in milliseconds;
+	 * never longer than this coordinator is up.
+	 */
+	livesFor(target: string, storeId: string): number {
+		const now = this.#clock.now();
+		return now - (this.#pairs.get(pairKey(target, storeId)) ?? now);
 	}
 
 	/** Living instances of a service that can answer for a participant store. */
@@ -240,6 +247,10 @@ export class RegistryView {
 	#storeIds(participants: readonly Participant[]): Set<string> {
 		return new Set(participants.map((one) => one.storeId));
 	}
+}
+
+function pairKey(name: string, storeId: string): string {
+	return `${name}|${storeId}`;
 }
 
 function answersFor(participant: Participant, service: string): boolean {

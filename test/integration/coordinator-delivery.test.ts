@@ -404,6 +404,27 @@ describe("delivery", () => {
 		expect(await lottor.message(id)).toMatchObject({ sends: 3, attempts: 0 });
 	});
 
+	test("R24 a consumer that was down for hours gets nothing twice when it comes back, and the rest of resendAfter", async () => {
+		const auth = scripted("auth");
+		auth.ask = () => ({ result: "unseen" });
+		const delivery = new HandDelivery(true);
+		delivery.waiting = 7;
+		lottor = await TestCoordinator.start({ delivery, resendAfter: "10m" }, auth.schema);
+		const id = await lottor.prepare([{}]);
+		await lottor.commit(id);
+		await lottor.due(5 * 60_000);
+		await lottor.broker.destroyService(lottor.broker.getLocalService("auth"));
+		for (let i = 0; i < 120; i++) await lottor.due(60_000);
+		const again = lottor.broker.createService(auth.schema);
+		await lottor.broker.waitForServices(again.name, 5_000, 10);
+		const asked = auth.asked.length;
+		for (let i = 0; i < 9; i++) await lottor.due(60_000);
+		expect(auth.asked.length).toBeGreaterThan(asked);
+		expect(delivery.sent).toHaveLength(1);
+		for (let i = 0; i < 3; i++) await lottor.due(60_000);
+		expect(delivery.sent).toHaveLength(2);
+	});
+
 	test("R24 a broker that is down: commits are accepted, messages wait without a send, and go when it is back", async () => {
 		const delivery = new HandDelivery(true);
 		delivery.available = false;
