@@ -4,6 +4,7 @@ import type { Browser, BrowserContext, BrowserContextOptions, Page } from "playw
 
 import { type AdminWorld, adminWorld } from "../support/admin-world.ts";
 import { launch, withBrowser } from "../support/browser.ts";
+import { deferred } from "../support/mixin-node.ts";
 
 const WIDE = { width: 1_440, height: 900 };
 const PHONE = { width: 360, height: 780 };
@@ -305,6 +306,36 @@ withBrowser("the admin UI", (path) => {
 			await page.unroute("**/api/events");
 			await page.locator("[data-live=open]").waitFor();
 			await page.locator("tbody tr").nth(rows).waitFor();
+			expect(complaints).toEqual([]);
+		});
+
+		test("misses no change that comes while the list is loading", async () => {
+			await page.goto("/groups");
+			await page.locator("[data-live=open]").waitFor();
+			await page.locator("tbody tr").first().waitFor();
+			const rows = await page.locator("tbody tr").count();
+			const read = deferred();
+			const held = deferred();
+			await page.route(
+				/\/api\/groups\?/,
+				async (route) => {
+					const response = await route.fetch();
+					read.resolve();
+					await held.promise;
+					await route.fulfill({ response });
+				},
+				{ times: 1 },
+			);
+			await world.sample("success", "Before it was read");
+			await read.promise;
+			await world.sample("success", "After it was read");
+			// The page asks for the list again a second after it has heard of it.
+			await page.waitForTimeout(2_500);
+			held.resolve();
+			await page
+				.locator("tbody tr")
+				.nth(rows + 1)
+				.waitFor();
 			expect(complaints).toEqual([]);
 		});
 
